@@ -1,0 +1,1 @@
+"""Linux network namespaces for tunnels: made by one privileged process, handed over as file descriptors."""

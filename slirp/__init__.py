@@ -1,0 +1,1 @@
+"""The NAT process of a tunnel, behind a small driver interface."""
