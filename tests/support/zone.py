@@ -1,0 +1,69 @@
+"""The names that the test world's name server knows, and how it answers them."""
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+from dns.rdatatype import RdataType
+
+from support import addresses
+
+BIG_TEXT = [f"{index:02d}" + "x" * 198 for index in range(20)]  # 4 kB: needs TCP
+SILENT = "silent.example.test."  # never answered
+BROKEN = "broken.example.test."  # answered SERVFAIL
+
+RECORDS: dict[tuple[str, str], list[str]] = {
+    ("web.example.test.", "A"): [addresses.WEB],
+    ("web.example.test.", "AAAA"): ["2606:2800:220:1::34"],
+    ("cdn.example.test.", "A"): [addresses.CDN],
+    ("alias.example.test.", "CNAME"): ["web.example.test."],
+    ("big.example.test.", "TXT"): [f'"{text}"' for text in BIG_TEXT],
+    ("mail.example.test.", "MX"): ["10 web.example.test."],
+    ("_x._tcp.example.test.", "SRV"): ["1 2 80 web.example.test."],
+    ("34.216.184.93.in-addr.arpa.", "PTR"): ["web.example.test."],
+    ("private.test.", "A"): [addresses.PRIVATE_SITE],
+    ("loopback.test.", "A"): [addresses.LOOPBACK],
+    ("host.test.", "A"): [addresses.HOST_PUBLIC],
+    ("mixed.test.", "A"): [addresses.PRIVATE_SITE, addresses.WEB],
+    ("zero-ttl.example.test.", "A"): [addresses.WEB],
+    ("long-ttl.example.test.", "A"): [addresses.WEB],
+}
+TTL_S = {"zero-ttl.example.test.": 0, "long-ttl.example.test.": 1_000_000}
+_DEFAULT_TTL_S = 120
+
+
+def _rrset(name: str, kind: str) -> dns.rrset.RRset | None:
+    values = RECORDS.get((name, kind))
+    if values is None:
+        return None
+    return dns.rrset.from_text_list(name, TTL_S.get(name, _DEFAULT_TTL_S), "IN", kind, values)
+
+
+def answer(wire: bytes, *, tcp: bool) -> bytes | None:
+    """The reply to one query (RFC 1035 §4), truncated over UDP at the querier's limit; None for silence."""
+    query = dns.message.from_wire(wire)
+    question = query.question[0]
+    name = question.name.to_text().lower()
+    if name == SILENT:
+        return None
+    response = dns.message.make_response(query, recursion_available=True)
+    kind = RdataType.to_text(question.rdtype)
+    if name == BROKEN:
+        response.set_rcode(dns.rcode.SERVFAIL)
+    elif alias := _rrset(name, "CNAME"):
+        response.answer.append(alias)
+        if target := _rrset(alias[0].to_text(), kind):
+            response.answer.append(target)
+    elif found := _rrset(name, kind):
+        response.answer.append(found)
+    elif not any(owner == name for owner, _ in RECORDS):
+        response.set_rcode(dns.rcode.NXDOMAIN)
+    full = response.to_wire(max_size=65535)
+    limit = query.payload or 512
+    if tcp or len(full) <= limit:
+        return full
+    short = dns.message.make_response(query, recursion_available=True)
+    short.flags |= dns.flags.TC
+    return short.to_wire()
