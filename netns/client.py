@@ -1,0 +1,209 @@
+"""The server's side of netd: asks for tunnels' namespaces and owns what comes back. asyncio.
+
+netd may die and come back: `attach` gives the client the new one's socket, and every namespace that lives
+is registered with it. Meanwhile `create` raises NetdUnavailable.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from ipaddress import IPv4Address
+from typing import Any
+
+from netns import messages
+from netns.errors import MessageError, NetdUnavailable, SegmentError
+from netns.spec import SegmentSpec
+
+CREATE_TIMEOUT_S = 15.0
+_RECEIVES_PER_TURN = 32
+
+
+@dataclass(slots=True)
+class SegmentHandles:
+    """File descriptors of one tunnel's namespace, owned, close-on-exec; all but ``netns`` non-blocking.
+
+    ``tap``: one read or write is one Ethernet frame. ``exit_pipe``: closing it ends the NAT process.
+    ``process``: its pidfd, readable once it ended. ``stderr``: what it says. ``dhcp``: UDP 0.0.0.0:67 on
+    the LAN, broadcast allowed. ``dns_udp``, ``dns_tcp`` (listening): port 53 of the gateway.
+    """
+
+    id: int
+    netns: int
+    tap: int
+    exit_pipe: int
+    process: int
+    stderr: int
+    dhcp: int
+    dns_udp: int
+    dns_tcp: int
+
+    def close(self) -> None:
+        """Close what is open; idempotent. The namespace and its NAT process go with the last descriptor."""
+        for field in fields(self)[1:]:
+            fd = getattr(self, field.name)
+            setattr(self, field.name, -1)
+            if fd >= 0:
+                os.close(fd)
+
+
+class NetdClient:
+    """Requests to netd. ``log`` gets one line for what nobody else would hear of."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._socket: socket.socket | None = None
+        self._ids = itertools.count(1)
+        self._creating: dict[int, asyncio.Future[SegmentHandles]] = {}
+        self._counting: dict[int, asyncio.Future[dict[str, int] | None]] = {}
+        self._alive: dict[int, SegmentHandles] = {}
+        self.host_addresses: frozenset[IPv4Address] = frozenset()
+
+    @property
+    def available(self) -> bool:
+        """Whether a netd is there to ask."""
+        return self._socket is not None
+
+    def attach(self, connection: socket.socket) -> None:
+        """Talk to a (new) netd over ``connection``, which is owned from now on."""
+        self.detach("the network helper was replaced")
+        connection.setblocking(False)
+        self._socket = connection
+        asyncio.get_running_loop().add_reader(connection.fileno(), self._readable)
+        for identifier, handles in self._alive.items():
+            self._send(messages.Adopt(identifier), [handles.netns])
+
+    def detach(self, reason: str = "the network helper is gone") -> None:
+        """Let go of netd. What was asked of it fails; namespaces that live, live on."""
+        if self._socket is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        waiting: list[asyncio.Future[Any]] = [*self._creating.values(), *self._counting.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(NetdUnavailable(reason))
+        self._creating.clear()
+        self._counting.clear()
+
+    async def create(self, spec: SegmentSpec) -> SegmentHandles:
+        """Have a namespace made. The caller owns the handles and gives them back to `release`.
+
+        Raises NetdUnavailable, SegmentError. Cancelled, it leaves nothing behind.
+        """
+        identifier = next(self._ids)
+        future: asyncio.Future[SegmentHandles] = asyncio.get_running_loop().create_future()
+        self._creating[identifier] = future
+        try:
+            self._send(messages.Create(identifier, spec))
+            return await asyncio.wait_for(future, CREATE_TIMEOUT_S)
+        except TimeoutError as error:
+            raise SegmentError(
+                f"the network helper did not answer within {CREATE_TIMEOUT_S:.0f} s"
+            ) from error
+        finally:
+            if self._creating.pop(identifier, None) is not None:
+                with contextlib.suppress(NetdUnavailable):
+                    self._send(messages.Release(identifier))
+
+    def release(self, handles: SegmentHandles) -> None:
+        """Close the handles and tell netd; idempotent."""
+        if self._alive.pop(handles.id, None) is None:
+            return
+        handles.close()
+        with contextlib.suppress(NetdUnavailable):
+            self._send(messages.Release(handles.id))
+
+    async def counters(self, handles: SegmentHandles) -> dict[str, int] | None:
+        """Packets by named counter (`netns.ruleset.COUNTERS`), None where netd does not know the namespace.
+
+        Raises NetdUnavailable.
+        """
+        number = next(self._ids)
+        future: asyncio.Future[dict[str, int] | None] = asyncio.get_running_loop().create_future()
+        self._counting[number] = future
+        try:
+            self._send(messages.ReadCounters(handles.id, number))
+            return await asyncio.wait_for(future, CREATE_TIMEOUT_S)
+        except TimeoutError as error:
+            raise NetdUnavailable("the network helper did not answer") from error
+        finally:
+            self._counting.pop(number, None)
+
+    def _send(self, request: messages.Request, descriptors: list[int] | None = None) -> None:
+        if self._socket is None:
+            raise NetdUnavailable("the network helper is not running; it is being restarted")
+        try:
+            messages.send(self._socket, request, descriptors or [])
+        except BlockingIOError as error:
+            raise NetdUnavailable("the network helper is too busy") from error
+        except OSError as error:
+            raise NetdUnavailable(f"the network helper is gone: {error}") from error
+
+    def _readable(self) -> None:
+        for _ in range(_RECEIVES_PER_TURN):
+            if self._socket is None:
+                return
+            try:
+                data, descriptors = messages.receive(self._socket)
+            except BlockingIOError:
+                return
+            except messages.TruncatedMessage as error:
+                self._truncated(error)
+                continue
+            except (OSError, MessageError) as error:
+                self._log(f"the network helper's socket failed: {error}")
+                self.detach()
+                return
+            if not data:
+                self._log("the network helper ended")
+                self.detach()
+                return
+            self._answer(data, descriptors)
+
+    def _truncated(self, error: messages.TruncatedMessage) -> None:
+        """Descriptors did not fit into this process: that tunnel fails, the rest goes on."""
+        with contextlib.suppress(MessageError):
+            answer = messages.decode_answer(error.data)
+            if isinstance(answer, messages.Made):
+                self._fail(answer.id, "the server is out of file descriptors, raise LimitNOFILE (ulimit -n)")
+                with contextlib.suppress(NetdUnavailable):
+                    self._send(messages.Release(answer.id))
+
+    def _answer(self, data: bytes, descriptors: list[int]) -> None:
+        try:
+            answer = messages.decode_answer(data)
+        except MessageError as error:
+            messages.close_all(descriptors)
+            self._log(f"the network helper sent nonsense: {error}")
+            return
+        match answer:
+            case messages.Made(id):
+                self._made(id, descriptors)
+            case messages.Failed(id, reason):
+                self._fail(id, reason)
+            case messages.Counted(_, request, counters):
+                waiting = self._counting.get(request)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(counters)
+            case messages.HostAddresses(addresses):
+                self.host_addresses = addresses
+
+    def _made(self, identifier: int, descriptors: list[int]) -> None:
+        future = self._creating.get(identifier)
+        if len(descriptors) != len(messages.HANDLES) or future is None or future.done():
+            messages.close_all(descriptors)  # nobody waits any more; `create` has sent its release
+            return
+        handles = SegmentHandles(identifier, **dict(zip(messages.HANDLES, descriptors, strict=True)))
+        self._alive[identifier] = handles
+        del self._creating[identifier]
+        future.set_result(handles)
+
+    def _fail(self, identifier: int, reason: str) -> None:
+        future = self._creating.pop(identifier, None)
+        if future is not None and not future.done():
+            future.set_exception(SegmentError(reason))

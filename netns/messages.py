@@ -1,0 +1,208 @@
+"""Messages between server and netd: one JSON object per SOCK_SEQPACKET message, descriptors by SCM_RIGHTS.
+
+Server to netd:
+
+    create   id, spec             make a tunnel's namespace; answered by made or failed
+    adopt    id  [netns]          take over a namespace that an earlier netd made; not answered
+    release  id                   forget it; not answered
+    counters id, request          answered by counted
+
+netd to server:
+
+    made     id  [HANDLES]        descriptors in the order of `HANDLES`
+    failed   id, reason           everything is undone
+    counted  id, request, counters (name → packets, or null where it is not known)
+    host     addresses            the host's IPv4 addresses, at start and at each change
+
+Both sides check every field. Ids are chosen by the server, 1..2**53.
+"""
+
+import array
+import json
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+from netns.errors import MessageError
+from netns.spec import SegmentSpec
+
+MAX_MESSAGE = 65_536
+MAX_DESCRIPTORS = 16
+HANDLES = ("netns", "tap", "exit_pipe", "process", "stderr", "dhcp", "dns_udp", "dns_tcp")
+_MAX_ID = 2**53
+_MAX_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    id: int
+    spec: SegmentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCounters:
+    id: int
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    id: int
+    request: int
+    counters: dict[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddresses:
+    addresses: frozenset[IPv4Address]
+
+
+Request = Create | Adopt | Release | ReadCounters
+Answer = Made | Failed | Counted | HostAddresses
+
+
+def encode(message: Request | Answer) -> bytes:
+    """The message as it goes on the socket."""
+    match message:
+        case Create(id, spec):
+            fields: dict[str, Any] = {"op": "create", "id": id, "spec": spec.to_message()}
+        case Adopt(id):
+            fields = {"op": "adopt", "id": id}
+        case Release(id):
+            fields = {"op": "release", "id": id}
+        case ReadCounters(id, request):
+            fields = {"op": "counters", "id": id, "request": request}
+        case Made(id):
+            fields = {"op": "made", "id": id}
+        case Failed(id, reason):
+            fields = {"op": "failed", "id": id, "reason": reason[:_MAX_REASON]}
+        case Counted(id, request, counters):
+            fields = {"op": "counted", "id": id, "request": request, "counters": counters}
+        case HostAddresses(addresses):
+            fields = {"op": "host", "addresses": [str(address) for address in sorted(addresses)]}
+    encoded = json.dumps(fields, separators=(",", ":")).encode()
+    if len(encoded) > MAX_MESSAGE:
+        raise MessageError(f"message of {len(encoded)} bytes is over {MAX_MESSAGE}")
+    return encoded
+
+
+def decode_request(data: bytes) -> Request:
+    """What the server asks of netd. Raises MessageError, nothing else, whatever the bytes."""
+    match _fields(data):
+        case {"op": "create", "id": id, "spec": dict(spec), **rest} if not rest:
+            return Create(_identifier(id), SegmentSpec.from_message(spec))
+        case {"op": "adopt", "id": id, **rest} if not rest:
+            return Adopt(_identifier(id))
+        case {"op": "release", "id": id, **rest} if not rest:
+            return Release(_identifier(id))
+        case {"op": "counters", "id": id, "request": request, **rest} if not rest:
+            return ReadCounters(_identifier(id), _identifier(request))
+    raise MessageError("unknown request")
+
+
+def decode_answer(data: bytes) -> Answer:
+    """What netd tells the server. Raises MessageError, nothing else, whatever the bytes."""
+    match _fields(data):
+        case {"op": "made", "id": id, **rest} if not rest:
+            return Made(_identifier(id))
+        case {"op": "failed", "id": id, "reason": str(reason), **rest} if not rest:
+            return Failed(_identifier(id), reason[:_MAX_REASON])
+        case {"op": "counted", "id": id, "request": request, "counters": counters, **rest} if not rest:
+            return Counted(_identifier(id), _identifier(request), _counters(counters))
+        case {"op": "host", "addresses": list(addresses), **rest} if not rest:
+            return HostAddresses(_addresses(addresses))
+    raise MessageError("unknown answer")
+
+
+def send(connection: socket.socket, message: Request | Answer, descriptors: Sequence[int] = ()) -> None:
+    """Send one message; the descriptors stay open here. Raises OSError, MessageError."""
+    socket.send_fds(connection, [encode(message)], list(descriptors))
+
+
+def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and its descriptors, close-on-exec and owned by the caller; empty bytes at the end.
+
+    Raises MessageError where the message or its descriptors did not fit: the descriptors that came are
+    closed then. Raises OSError (BlockingIOError where nothing waits).
+    """
+    room = socket.CMSG_LEN(MAX_DESCRIPTORS * array.array("i").itemsize)
+    data, ancillary, flags, _ = connection.recvmsg(MAX_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        close_all(descriptors)
+        cut = "descriptors" if flags & socket.MSG_CTRUNC else "data"
+        raise TruncatedMessage(data, f"{cut} of a message did not fit (out of file descriptors?)")
+    return data, list(descriptors)
+
+
+class TruncatedMessage(MessageError):
+    """A message came whose data or descriptors did not fit; ``data`` is what came."""
+
+    def __init__(self, data: bytes, reason: str) -> None:
+        super().__init__(reason)
+        self.data = data
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close each descriptor that is still open."""
+    for fd in descriptors:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"not JSON: {error}") from error
+    if type(fields) is not dict:
+        raise MessageError("not a JSON object")
+    return fields
+
+
+def _identifier(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= _MAX_ID:
+        raise MessageError("not an id")
+    return value
+
+
+def _counters(value: Any) -> dict[str, int] | None:
+    if value is None:
+        return None
+    if type(value) is not dict or not all(type(packets) is int for packets in value.values()):
+        raise MessageError("not counters")
+    return value
+
+
+def _addresses(values: list[Any]) -> frozenset[IPv4Address]:
+    try:
+        return frozenset(IPv4Address(value) for value in values if type(value) is str)
+    except ValueError as error:
+        raise MessageError(f"not an address: {error}") from error

@@ -1,0 +1,134 @@
+"""Making and entering tunnels' network namespaces, each on a thread that does nothing else.
+
+setns is per thread, and without privileges on the host a thread that left the host's namespace can never
+go back. So namespace work runs on threads of its own, parked in one empty namespace between jobs, and
+processes that belong to the host's namespace are started elsewhere.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from ipaddress import IPv4Address
+from typing import TypeVar
+
+from netns import link, nftables, ruleset, tap
+from netns.errors import SegmentError, describe_os_error
+from netns.spec import GATEWAY, SegmentSpec
+from netns.syscalls import Namespace, setns, unshare
+
+Result = TypeVar("Result")
+_LISTEN_BACKLOG = 16
+
+
+@dataclass(slots=True)
+class Interior:
+    """File descriptors of one namespace and of what was opened inside it; owned, all close-on-exec."""
+
+    netns: int = -1
+    tap: int = -1
+    dhcp: int = -1
+    dns_udp: int = -1
+    dns_tcp: int = -1
+    netlink: int = -1
+
+    def close(self) -> None:
+        """Close what is open; idempotent. The namespace goes when its last descriptor does."""
+        for field in fields(self):
+            fd = getattr(self, field.name)
+            setattr(self, field.name, -1)
+            if fd >= 0:
+                os.close(fd)
+
+
+class Workshop:
+    """Threads that make and enter namespaces. Jobs run in order of arrival, at most ``threads`` at a time."""
+
+    def __init__(self, threads: int = 2) -> None:
+        unshared = ThreadPoolExecutor(1, thread_name_prefix="netns-first")
+        self._parking = unshared.submit(_make_parking).result()
+        unshared.shutdown()
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="netns", initializer=setns, initargs=(self._parking, Namespace.NET)
+        )
+
+    def submit(self, job: Callable[[], Result]) -> Future[Result]:
+        """Run ``job`` in a fresh namespace of its own, which goes away unless the job keeps its fd."""
+        return self._pool.submit(self._run, lambda: unshare(Namespace.NET), job)
+
+    def submit_inside(self, netns: int, job: Callable[[], Result]) -> Future[Result]:
+        """Run ``job`` in the namespace behind the descriptor ``netns``."""
+        return self._pool.submit(self._run, lambda: setns(netns, Namespace.NET), job)
+
+    def _run(self, enter: Callable[[], None], job: Callable[[], Result]) -> Result:
+        try:
+            enter()
+        except OSError as error:
+            raise SegmentError(describe_os_error("cannot make a network namespace", error)) from error
+        try:
+            return job()
+        finally:
+            setns(self._parking, Namespace.NET)
+
+
+def make_interior(
+    spec: SegmentSpec, nft: str, host_addresses: frozenset[IPv4Address], allow_ping: bool
+) -> Interior:
+    """Build a tunnel's LAN in the calling thread's fresh namespace: TAPs, rules, addresses, sockets.
+
+    The rules stand before the first interface is up. Raises SegmentError, with everything undone.
+    """
+    interior = Interior()
+    with _closed_on_error(interior):
+        try:
+            interior.netns = _own_namespace()
+            interior.tap = tap.open_tap("tap0")
+            tap.make_tap("tap1")
+            nftables.apply_rules(nft, ruleset.render(spec, host_addresses, allow_ping))
+            link.configure_links()
+            interior.dhcp = _dhcp_socket()
+            interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
+            interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
+            interior.netlink = nftables.open_netlink().detach()
+        except OSError as error:
+            raise SegmentError(describe_os_error("cannot make the tunnel's namespace", error)) from error
+    return interior
+
+
+@contextlib.contextmanager
+def _closed_on_error(interior: Interior) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        interior.close()
+        raise
+
+
+def _make_parking() -> int:
+    unshare(Namespace.NET)
+    return _own_namespace()
+
+
+def _own_namespace() -> int:
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _dhcp_socket() -> int:
+    """UDP port 67 of every address on tap0: a client without an address sends to 255.255.255.255."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"tap0")
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        listener.bind(("0.0.0.0", 67))  # of the namespace, and on tap0 only
+        return listener.detach()
+
+
+def _dns_socket(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"tap0")
+        listener.bind((str(GATEWAY), 53))
+        if kind == socket.SOCK_STREAM:
+            listener.listen(_LISTEN_BACKLOG)
+        return listener.detach()

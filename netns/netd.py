@@ -1,0 +1,333 @@
+"""netd: the one process that holds capabilities. It makes and unmakes tunnels' namespaces for the server.
+
+Root of a user namespace, with four capabilities and no privilege on the host. It reads typed values from a
+socket, checks each, renders rules and command lines itself, and hands file descriptors over. Its main
+thread never leaves the host's network namespace; namespaces are the business of `netns.namespace`.
+"""
+
+import argparse
+import contextlib
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from queue import Empty, SimpleQueue
+
+from netns import link, messages, nftables
+from netns.children import Children
+from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
+from netns.messages import Adopt, Create, Release
+from netns.namespace import Interior, Workshop, make_interior
+from netns.nat import NatDriver, load_driver
+from netns.programs import find_program
+from netns.spec import SegmentSpec
+from netns.syscalls import Prctl, prctl, set_process_name
+
+READY_TIMEOUT_S = 10.0
+EXIT_TIMEOUT_S = 2.0
+MAX_IN_FLIGHT = 1024
+_RTMGRP_IPV4_IFADDR = 0x10
+
+
+@dataclass(slots=True)
+class Segment:
+    """One tunnel's namespace as netd keeps it; everything else belongs to the server."""
+
+    interior: Interior
+    hosts: frozenset[IPv4Address] = frozenset()
+    adopting: bool = False
+    """A thread is inside the namespace; it closes the interior itself if the tunnel is released meanwhile."""
+
+    def sync_hosts(self, hosts: frozenset[IPv4Address]) -> None:
+        """Bring the firewall's set of host addresses up to date. Raises OSError."""
+        if hosts == self.hosts:
+            return
+        with socket.socket(fileno=os.dup(self.interior.netlink)) as netlink:
+            netlink.settimeout(2.0)
+            nftables.change_host_set(netlink, add=hosts - self.hosts, remove=self.hosts - hosts)
+        self.hosts = hosts
+
+
+class Netd:
+    """The event loop of one netd: a request in, a namespace made, its descriptors out."""
+
+    def __init__(self, server: socket.socket, driver: NatDriver, search_path: str) -> None:
+        self._server = server
+        self._driver = driver
+        self._search_path = search_path
+        self._selector = selectors.DefaultSelector()
+        self._workshop = Workshop()
+        self._finished: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._segments: dict[int, Segment] = {}
+        self._making: dict[int, Future[Interior]] = {}
+        self._children = Children(self._selector, log)
+        self._monitor = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self._monitor.bind((0, _RTMGRP_IPV4_IFADDR))
+        self._hosts = link.host_addresses()
+        self._running = True
+
+    def run(self) -> None:
+        """Serve until the server goes; then end every NAT process and return."""
+        for fd, handler in (
+            (self._server.fileno(), self._serve),
+            (self._wake, self._run_finished),
+            (self._monitor.fileno(), self._hosts_changed),
+        ):
+            self._selector.register(fd, selectors.EVENT_READ, handler)
+        self._tell(messages.HostAddresses(self._hosts))
+        while self._running:
+            self._turn(self._children.next_timeout(time.monotonic()))
+        self._end()
+
+    def _turn(self, timeout: float | None) -> None:
+        for key, _ in self._selector.select(timeout):
+            key.data()
+        self._children.kill_overdue(time.monotonic())
+
+    def _tell(self, answer: messages.Answer, descriptors: Sequence[int] = ()) -> None:
+        try:
+            messages.send(self._server, answer, descriptors)
+        except OSError:
+            self._running = False  # the server is gone; its end of the socket says so too
+
+    def _serve(self) -> None:
+        """One request of the server, which may be anything."""
+        try:
+            data, descriptors = messages.receive(self._server)
+        except MessageError as error:
+            log(f"request refused: {error}")
+            return
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            messages.close_all(descriptors)
+            self._running = False
+            return
+        try:
+            self._dispatch(messages.decode_request(data), descriptors)
+        except MessageError as error:
+            log(f"request refused: {str(error)[:200]!r}")
+        finally:
+            messages.close_all(descriptors)
+
+    def _dispatch(self, request: messages.Request, descriptors: list[int]) -> None:
+        """Carry one request out. ``descriptors`` are closed by the caller."""
+        match request:
+            case Create(id, spec):
+                self._create(id, spec)
+            case Adopt(id):
+                if len(descriptors) != 1 or self._known(id):
+                    raise MessageError("adopt: one namespace and a new id")
+                self._adopt(id, Interior(netns=os.dup(descriptors[0])))
+            case Release(id):
+                self._release(id)
+            case messages.ReadCounters(id, number):
+                self._tell(messages.Counted(id, number, self._read_counters(id)))
+
+    def _known(self, identifier: int) -> bool:
+        return identifier in self._segments or identifier in self._making
+
+    def _create(self, identifier: int, spec: SegmentSpec) -> None:
+        if self._known(identifier):
+            raise MessageError(f"create: id {identifier} is in use")
+        if len(self._making) >= MAX_IN_FLIGHT:
+            self._tell(messages.Failed(identifier, "too many tunnels are being set up at once; try again"))
+            return
+        try:
+            self._driver.prepare()
+            nft = find_program("nft", "nftables", self._search_path)
+        except (RuntimeError, NetnsError, OSError) as error:
+            self._tell(messages.Failed(identifier, str(error)))
+            return
+        hosts = self._hosts
+        future = self._workshop.submit(lambda: make_interior(spec, nft, hosts, ping_permitted()))
+        self._making[identifier] = future
+        self._when_done(future, lambda: self._created(identifier, spec, hosts, future))
+
+    def _when_done(self, future: "Future[Interior] | Future[None]", then: Callable[[], None]) -> None:
+        def finish(_: object) -> None:
+            self._finished.put(then)
+            os.eventfd_write(self._wake, 1)
+
+        future.add_done_callback(finish)
+
+    def _run_finished(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        with contextlib.suppress(Empty):
+            while True:
+                self._finished.get_nowait()()
+
+    def _created(
+        self, identifier: int, spec: SegmentSpec, hosts: frozenset[IPv4Address], future: Future[Interior]
+    ) -> None:
+        wanted = self._making.pop(identifier, None) is future
+        try:
+            interior = future.result()
+        except (SegmentError, OSError) as error:
+            self._tell(messages.Failed(identifier, str(error)))
+            return
+        if not wanted:
+            interior.close()
+            return
+        segment = Segment(interior, hosts)
+        try:
+            segment.sync_hosts(self._hosts)
+            self._hand_over(identifier, segment, spec)
+        except (RuntimeError, OSError) as error:
+            interior.close()
+            reason = describe_os_error("cannot start the NAT", error) if isinstance(error, OSError) else error
+            self._tell(messages.Failed(identifier, str(reason)))
+
+    def _hand_over(self, identifier: int, segment: Segment, spec: SegmentSpec) -> None:
+        """Start the NAT process and give the server its side of everything. Raises NatError, OSError."""
+        interior = segment.interior
+        with contextlib.ExitStack() as undo:
+            exit_read, exit_write = _pipe(undo)
+            ready_read, ready_write = _pipe(undo)
+            stderr_read, stderr_write = _pipe(undo)
+            os.set_blocking(stderr_read, False)
+            pid = self._driver.start(
+                netns=interior.netns,
+                tap="tap1",
+                exit_fd=exit_read,
+                ready_fd=ready_write,
+                stderr_fd=stderr_write,
+                host_loopback=spec.needs_host_loopback,
+                max_files=(spec.max_tcp_flows or 16384) + 4 * (spec.max_udp_flows or 4096) + 64,
+            )
+            pidfd = self._children.watch(pid, os.dup(ready_read), time.monotonic() + READY_TIMEOUT_S)
+            self._segments[identifier] = segment
+            handles = {
+                "netns": interior.netns,
+                "tap": interior.tap,
+                "exit_pipe": exit_write,
+                "process": pidfd,
+                "stderr": stderr_read,
+                "dhcp": interior.dhcp,
+                "dns_udp": interior.dns_udp,
+                "dns_tcp": interior.dns_tcp,
+            }
+            self._tell(messages.Made(identifier), [handles[name] for name in messages.HANDLES])
+        for name in ("tap", "dhcp", "dns_udp", "dns_tcp"):
+            os.close(getattr(interior, name))
+            setattr(interior, name, -1)
+
+    def _release(self, identifier: int) -> None:
+        """The server closed the exit pipe, so the NAT process is ending; let go of the namespace."""
+        self._making.pop(identifier, None)
+        segment = self._segments.pop(identifier, None)
+        if segment is not None and not segment.adopting:
+            segment.interior.close()
+
+    def _adopt(self, identifier: int, interior: Interior) -> None:
+        segment = self._segments[identifier] = Segment(interior, adopting=True)
+
+        def open_inside() -> None:
+            interior.netlink = nftables.open_netlink().detach()
+            segment.sync_hosts(self._hosts)
+
+        future = self._workshop.submit_inside(interior.netns, open_inside)
+        self._when_done(future, lambda: self._adopted(identifier, segment, future))
+
+    def _adopted(self, identifier: int, segment: Segment, future: Future[None]) -> None:
+        segment.adopting = False
+        error = future.exception()
+        released = self._segments.get(identifier) is not segment
+        if error is not None:
+            log(f"cannot adopt tunnel {identifier}: {error}")
+        if error is not None or released:
+            segment.interior.close()
+        if error is not None and not released:
+            del self._segments[identifier]
+
+    def _read_counters(self, identifier: int) -> dict[str, int] | None:
+        segment = self._segments.get(identifier)
+        if segment is None or segment.adopting:
+            return None
+        try:
+            with socket.socket(fileno=os.dup(segment.interior.netlink)) as netlink:
+                netlink.settimeout(2.0)
+                return nftables.read_counters(netlink)
+        except OSError as error:
+            log(f"cannot read the counters of tunnel {identifier}: {error}")
+            return None
+
+    def _hosts_changed(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._monitor.recv(65536):
+                pass
+        hosts = link.host_addresses()
+        if hosts == self._hosts:
+            return
+        self._hosts = hosts
+        self._tell(messages.HostAddresses(hosts))
+        for identifier, segment in self._segments.items():
+            try:
+                if not segment.adopting:
+                    segment.sync_hosts(hosts)
+            except OSError as error:
+                log(f"cannot update the host's addresses in tunnel {identifier}: {error}")
+
+    def _end(self) -> None:
+        """Without a server every tunnel is over: its exit pipe is closed already."""
+        for identifier in list(self._segments):
+            self._release(identifier)
+        until = time.monotonic() + EXIT_TIMEOUT_S
+        while self._children and time.monotonic() < until:
+            self._turn(0.1)
+        self._children.kill_all()
+
+
+def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
+    """A close-on-exec pipe whose both ends are closed by ``undo``."""
+    read, write = os.pipe()
+    undo.callback(os.close, read)
+    undo.callback(os.close, write)
+    return read, write
+
+
+def ping_permitted() -> bool:
+    """Whether the NAT process may open ping sockets: sysctl net.ipv4.ping_group_range, icmp(7)."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP):
+            return True
+    except OSError:
+        return False
+
+
+def log(text: str) -> None:
+    """One line on stderr, which the supervisor shares with the server's log."""
+    print(f"netd: {text}", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``python -m netns.netd``, started by the supervisor only."""
+    parser = argparse.ArgumentParser(prog="netns.netd")
+    parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--driver", required=True)
+    parser.add_argument("--search-path", required=True)
+    options = parser.parse_args(arguments)
+    set_process_name("aero-l2-netd")
+    prctl(Prctl.SET_DUMPABLE, 0)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    server = socket.socket(fileno=options.socket_fd)
+    os.set_inheritable(options.socket_fd, False)
+    Netd(server, load_driver(options.driver, options.search_path), options.search_path).run()
+
+
+if __name__ == "__main__":
+    main()

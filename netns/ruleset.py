@@ -1,0 +1,249 @@
+"""A tunnel's firewall: values in, nft text out. Pure; applied by `netns.nftables`.
+
+Order of judgement for a packet of the guest: its source address, forwards, the NAT's network, the host's
+addresses, denied prefixes, denied ports, limits. What is refused is answered (TCP by RST, the rest by ICMP
+administratively prohibited, RFC 1812 section 5.2.7.1) and counted by reason, except broadcast and multicast,
+which nothing may answer (RFC 1122 section 3.2.2).
+
+The gateway's own services are not tracked: they cost no conntrack entry, so a guest cannot fill the host's
+table with queries.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, collapse_addresses
+
+from netns.spec import GATEWAY, GUEST, LAN, NAT_CLIENT, NAT_HOST, NAT_NETWORK, Forward, PortRange, SegmentSpec
+
+TABLE = "aero"
+HOST_SET = "host4"
+DENIED_COUNTERS = (
+    "denied_spoofed",
+    "denied_martian",
+    "denied_gateway",
+    "denied_lan",
+    "denied_nat",
+    "denied_host",
+    "denied_prefix",
+    "denied_port",
+    "denied_protocol",
+    "denied_stray",
+)
+"""Counters of packets that policy refused."""
+LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp")
+"""Counters of packets that a limit refused."""
+COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, "invalid")
+
+FRAGMENTS_PER_SECOND = 200
+"""Enough for 20 datagrams of 15 KB a second; the kernel bounds their memory at 4 MiB a namespace."""
+
+# RFC 5382 REQ-5: established connections live at least 2 h 4 min. A connect is the guest's to time out.
+_TCP_TIMEOUTS = (
+    "syn_sent: 30, syn_recv: 30, established: 7440, fin_wait: 60, close_wait: 60, "
+    "last_ack: 30, time_wait: 30, close: 10, unack: 300, retrans: 300"
+)
+
+
+@lru_cache(maxsize=64)
+def render(spec: SegmentSpec, host_addresses: frozenset[IPv4Address], allow_ping: bool) -> str:
+    """The nft script of one namespace, for ``nft -f -`` in a fresh one (one transaction).
+
+    ``host_addresses`` fill the set `HOST_SET`, which is changed later by netlink; ``allow_ping`` says whether
+    the NAT process may open ping sockets (sysctl net.ipv4.ping_group_range).
+    """
+    denied = list(collapse_addresses(spec.denied))
+    counters = "\n".join(f"  counter {name} {{ }}" for name in COUNTERS)
+    return f"""\
+table inet {TABLE} {{
+{counters}
+  set {HOST_SET} {{ type ipv4_addr; size 65535; {_elements(sorted(host_addresses))} }}
+  set denied4 {{ type ipv4_addr; flags interval; {_elements(denied)} }}
+  ct timeout tcp_life {{
+    protocol tcp; l3proto ip; policy = {{ {_TCP_TIMEOUTS} }};
+  }}
+  ct timeout udp_life {{
+    protocol udp; l3proto ip; policy = {{ unreplied: {spec.udp_idle_s}, replied: {spec.udp_idle_s} }};
+  }}
+{_guard()}
+{_services()}
+{_martians()}
+{_nat(spec.forwards)}
+{_input()}
+{_forward(spec, allow_ping)}
+{_output()}
+{_refusals()}
+}}
+table arp {TABLE} {{
+  chain input {{
+    type filter hook input priority filter; policy drop;
+    iifname "tap0" arp saddr ip {{ 0.0.0.0, {GUEST} }} arp daddr ip {GATEWAY} accept
+    iifname "tap1" arp saddr ip {NAT_HOST} arp daddr ip {NAT_CLIENT} accept
+  }}
+}}
+"""
+
+
+def _guard() -> str:
+    """Before defragmentation (-400): only IPv4, only the guest's address, fragments at a bounded rate."""
+    over = f"limit rate over {FRAGMENTS_PER_SECOND}/second burst {2 * FRAGMENTS_PER_SECOND} packets"
+    return f"""\
+  chain guard {{
+    type filter hook prerouting priority -450; policy accept;
+    meta nfproto != ipv4 drop
+    iifname != "tap0" accept
+    ip frag-off & 0x3fff != 0 {over} counter name limit_fragments drop
+    ip saddr {GUEST} accept
+    ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+    counter name denied_spoofed drop
+  }}"""
+
+
+def _services() -> str:
+    """The gateway's own DHCP, DNS and echo, kept out of conntrack (raw, -300)."""
+    return f"""\
+  chain untracked {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname "tap0" udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} notrack
+    iifname "tap0" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 notrack
+    iifname "tap0" ip daddr {GATEWAY} icmp type echo-request notrack
+  }}
+  chain untracked_replies {{
+    type filter hook output priority raw; policy accept;
+    oifname "tap0" ip saddr {GATEWAY} notrack
+  }}"""
+
+
+def _martians() -> str:
+    """Destinations that routing drops in silence are refused before it sees them (-150)."""
+    return """\
+  chain martians {
+    type filter hook prerouting priority -150; policy accept;
+    iifname "tap0" ip daddr 127.0.0.0/8 goto refuse_martian
+    iifname "tap0" ip daddr 0.0.0.0/8 goto refuse_martian
+    iifname "tap0" ip daddr 224.0.0.0/4 counter name denied_martian drop
+  }"""
+
+
+def _nat(forwards: Iterable[Forward]) -> str:
+    rules = "\n".join(f"    {_dnat(forward)}" for forward in forwards)
+    return f"""\
+  chain forwards {{
+    type nat hook prerouting priority dstnat; policy accept;
+{rules}
+  }}
+  chain source_nat {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "tap1" snat ip to {NAT_CLIENT}
+  }}"""
+
+
+def _dnat(forward: Forward) -> str:
+    target = NAT_HOST if forward.needs_host_loopback else forward.target
+    return (
+        f'iifname "tap0" ip daddr {forward.address} {forward.protocol} dport {forward.port} '
+        f"dnat ip to {target}:{forward.target_port}"
+    )
+
+
+def _input() -> str:
+    return f"""\
+  chain input {{
+    type filter hook input priority filter; policy drop;
+    iifname "lo" accept
+    iifname != "tap0" drop
+    udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} accept
+    ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
+    ip daddr {GATEWAY} icmp type echo-request accept
+    goto refuse_gateway
+  }}"""
+
+
+def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
+    ports = [
+        *_denied_ports("tcp", spec.denied_tcp_ports),
+        *_denied_ports("udp", spec.denied_udp_ports),
+    ]
+    ping = "    icmp type echo-request goto admit_udp\n" if allow_ping else ""
+    return f"""\
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+    iifname "tap1" oifname "tap0" ct state established,related accept
+    iifname "tap1" drop
+    ct state invalid counter name invalid drop
+    ct state established,related accept
+    oifname != "tap1" goto refuse_lan
+    meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn goto refuse_stray
+    ct status dnat goto admit
+    ip daddr {NAT_NETWORK} goto refuse_nat
+    ip daddr @{HOST_SET} goto refuse_host
+    ip daddr @denied4 goto refuse_prefix
+    goto admit
+  }}
+  chain admit {{
+{"".join(f"    {rule}{chr(10)}" for rule in ports)}\
+    meta l4proto tcp goto admit_tcp
+    meta l4proto udp goto admit_udp
+{ping}    goto refuse_protocol
+  }}
+  chain admit_tcp {{
+{_limit(spec.max_tcp_flows, "refuse_tcp")}\
+    ct timeout set "tcp_life"
+    accept
+  }}
+  chain admit_udp {{
+{_limit(spec.max_udp_flows, "refuse_udp")}\
+    meta l4proto udp ct timeout set "udp_life"
+    accept
+  }}"""
+
+
+def _denied_ports(protocol: str, ranges: Iterable[PortRange]) -> list[str]:
+    """By the port the guest dialled, which dnat may have changed by now."""
+    return [
+        f"meta l4proto {protocol} ct original proto-dst {first}-{last} goto refuse_port"
+        for first, last in ranges
+    ]
+
+
+def _limit(flows: int, refusal: str) -> str:
+    return f"    ct count over {flows} goto {refusal}\n" if flows else ""
+
+
+def _output() -> str:
+    return f"""\
+  chain output {{
+    type filter hook output priority filter; policy drop;
+    oifname "lo" accept
+    oifname "tap0" ip saddr {GATEWAY} accept
+    oifname "tap0" meta l4proto {{ tcp, icmp }} ip daddr {GUEST} accept
+  }}"""
+
+
+def _refusals() -> str:
+    chains = {
+        "refuse_martian": "denied_martian",
+        "refuse_gateway": "denied_gateway",
+        "refuse_lan": "denied_lan",
+        "refuse_stray": "denied_stray",
+        "refuse_nat": "denied_nat",
+        "refuse_host": "denied_host",
+        "refuse_prefix": "denied_prefix",
+        "refuse_port": "denied_port",
+        "refuse_protocol": "denied_protocol",
+        "refuse_tcp": "limit_tcp",
+        "refuse_udp": "limit_udp",
+    }
+    return "\n".join(
+        f"""\
+  chain {chain} {{
+    counter name {counter}
+    meta l4proto tcp reject with tcp reset
+    reject with icmp type admin-prohibited
+  }}"""
+        for chain, counter in chains.items()
+    )
+
+
+def _elements(values: Iterable[object]) -> str:
+    listed = ", ".join(str(value) for value in values)
+    return f"elements = {{ {listed} }};" if listed else ""

@@ -1,0 +1,119 @@
+"""Becoming the service user, and making a private view of the file system for it.
+
+Run by the supervisor while it is still root of the host; nothing of ours stays so.
+"""
+
+import os
+import pwd
+import stat
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from netns.errors import LaunchError
+from netns.syscalls import Mount, Namespace, Prctl, mount, prctl, umount, unshare
+
+TUN = "/dev/net/tun"
+DEFAULT_USER = "aero-l2"
+_SCRATCH = "/tmp"  # only a mount point, in a mount namespace of our own
+_TUN_DEVICE = os.makedev(10, 200)
+
+
+def become_service_user(name: str) -> None:
+    """Leave root for the user ``name``: private mounts first, then no groups, its gid, its uid.
+
+    Raises LaunchError with the setting to change.
+    """
+    user = _find_user(name)
+    try:
+        unshare(Namespace.MOUNT)
+        mount("none", "/", "", Mount.REC | Mount.SLAVE)
+    except OSError as error:
+        raise LaunchError(
+            f"started by root but without its capabilities ({error}): start as an ordinary user instead"
+        ) from error
+    try:
+        _expose(_code_folders(), user.pw_uid)
+        if not _may_use(TUN, user):
+            _private_tun(user)
+        os.setgroups([])
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    except OSError as error:
+        raise LaunchError(f"cannot become the service user {name}: {error}") from error
+    prctl(Prctl.SET_DUMPABLE, 1)  # or /proc/self/uid_map would belong to root
+
+
+def _find_user(name: str) -> pwd.struct_passwd:
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError as error:
+        raise LaunchError(
+            f"AERO_L2_USER: there is no user {name!r} to run as; "
+            f"make one (useradd --system --no-create-home {name}) or name another"
+        ) from error
+    if user.pw_uid == 0 or user.pw_gid == 0:
+        raise LaunchError(f"AERO_L2_USER: {name!r} is root; name an ordinary user")
+    return user
+
+
+def _may_use(path: str, user: pwd.struct_passwd) -> bool:
+    """Whether the service user, without groups, may read and write ``path``."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return True  # nothing to put a private node in place of; the first tunnel says what is missing
+    if status.st_uid == user.pw_uid:
+        wanted = stat.S_IRUSR | stat.S_IWUSR
+    elif status.st_gid == user.pw_gid:
+        wanted = stat.S_IRGRP | stat.S_IWGRP
+    else:
+        wanted = stat.S_IROTH | stat.S_IWOTH
+    return status.st_mode & wanted == wanted
+
+
+def _private_tun(user: pwd.struct_passwd) -> None:
+    """Put a node of the service user's own over /dev/net/tun, in this mount namespace only."""
+    mount("aero-l2", _SCRATCH, "tmpfs", Mount.NOSUID | Mount.NOEXEC, "mode=0700,size=16k")
+    node = f"{_SCRATCH}/tun"
+    os.mknod(node, stat.S_IFCHR | 0o600, _TUN_DEVICE)
+    os.chown(node, user.pw_uid, user.pw_gid)
+    mount(node, TUN, "", Mount.BIND)
+    umount(_SCRATCH)
+
+
+def _code_folders() -> list[Path]:
+    """The folders a Python process of ours reads: the environment and where our packages are."""
+    source = Path(__file__).resolve().parent.parent
+    return [Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parent, source]
+
+
+def _expose(folders: Iterable[Path], uid: int) -> None:
+    """Make ``folders`` reachable where a parent keeps others out (a checkout in root's home, say).
+
+    Over the topmost closed parent goes an empty tmpfs that holds nothing but those folders, bound at their
+    own paths. The host's files and modes stay as they are.
+    """
+    closed: dict[Path, list[Path]] = {}
+    for folder in folders:
+        parent = _first_closed(folder, uid)
+        if parent is not None:
+            closed.setdefault(parent, []).append(folder)
+    for parent, inside in closed.items():
+        wanted = sorted({f for f in inside if not any(o in f.parents for o in inside)})
+        opened = [os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in wanted]
+        mount("aero-l2", str(parent), "tmpfs", Mount.NOSUID, "mode=0755,size=64k")
+        for folder, fd in zip(wanted, opened, strict=True):
+            folder.mkdir(mode=0o755, parents=True)
+            mount(f"/proc/self/fd/{fd}", str(folder), "", Mount.BIND | Mount.REC)
+            os.close(fd)
+
+
+def _first_closed(folder: Path, uid: int) -> Path | None:
+    """The topmost folder on the way to ``folder`` that the user may not pass through."""
+    for parent in [*reversed(folder.parents), folder]:
+        status = parent.stat()
+        may_pass = stat.S_IXUSR if status.st_uid == uid else stat.S_IXOTH
+        if not status.st_mode & may_pass:
+            return parent
+    return None
