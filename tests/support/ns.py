@@ -68,7 +68,9 @@ class Namespace:
             raise failure[0]
         return result[0]
 
-    def open_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, proto: int = 0) -> socket.socket:
+    def open_socket(
+        self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, proto: int = 0
+    ) -> socket.socket:
         """A socket of this namespace, usable from any thread."""
         return self.call(lambda: socket.socket(family, kind, proto))
 

@@ -67,3 +67,8 @@ def answer(wire: bytes, *, tcp: bool) -> bytes | None:
     short = dns.message.make_response(query, recursion_available=True)
     short.flags |= dns.flags.TC
     return short.to_wire()
+
+
+def query(name: str, kind: str) -> bytes:
+    """A query for one record, without EDNS."""
+    return dns.message.make_query(name, kind).to_wire()

@@ -1,0 +1,56 @@
+"""Fixtures of every test that needs namespaces: the closed world, and the real proxy in it, as root and as a user."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.proxy import Proxy, RunAs, run_proxy
+from support.world import World
+from support.world import world as build_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Host, internet and a third machine; needs root."""
+    assert os.geteuid() == 0, "these tests make namespaces: run them as root (./dev test)"
+    with build_world(tmp_path_factory.mktemp("world")) as built:
+        yield built
+
+
+@pytest.fixture(scope="session", params=["root", "user"])
+def proxy_as(request: pytest.FixtureRequest) -> RunAs:
+    """Who starts the proxy: every test that asks for it runs once for each."""
+    return "root" if request.param == "root" else "user"
+
+
+@pytest.fixture(scope="session")
+def shared_proxy(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
+    """One proxy with the defaults, for all tests that leave it as they found it."""
+    with run_proxy(world, proxy_as) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(shared_proxy: Proxy) -> Proxy:
+    """The shared proxy, checked to be alive before each test so that a failure is blamed on the right one."""
+    assert shared_proxy.is_running(), shared_proxy.log
+    return shared_proxy
+
+
+@pytest.fixture
+def own_proxy(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
+    """A proxy of the test's own, which it may harm."""
+    with run_proxy(world, proxy_as) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory and in it a file that belongs to root, readable by all and writable by none but root."""
+    file = tmp_path / "owned-by-root"
+    file.write_text("untouched\n")
+    file.chmod(0o644)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    return file

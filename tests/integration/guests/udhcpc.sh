@@ -1,0 +1,17 @@
+#!/bin/sh
+# Called by udhcpc(8) with what happened; applies the lease and notes it where init.sh looks.
+seen="$ip/$mask router $router dns $dns lease $lease server $serverid mtu $mtu"
+case "$1" in
+  deconfig) ip address flush dev "$interface" ;;
+  bound)
+    ip address add "$ip/$mask" dev "$interface"
+    ip route add default via "$router"
+    echo "nameserver $dns" >/etc/resolv.conf
+    echo "$seen" >/tmp/bound.new
+    mv /tmp/bound.new /tmp/bound
+    ;;
+  renew)
+    echo "$seen" >/tmp/renewed.new
+    mv /tmp/renewed.new /tmp/renewed
+    ;;
+esac

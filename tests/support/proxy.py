@@ -1,0 +1,246 @@
+"""Runs the real proxy inside the test world's host namespace: as root or as an ordinary user.
+
+It gets a mount namespace of its own, with the world's resolv.conf, a /dev/net/tun whose mode the test decides, and a
+PATH of symbolic links, so that a test can take a program away without touching the machine.
+"""
+
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from support import addresses as at
+from support import procfs
+from support.tunnel import Tunnel
+from support.wait import wait_until
+from support.world import World
+
+RunAs = Literal["root", "user"]
+Role = Literal["launch", "netd", "server", "nat"]
+READY = "AERO_L2_PROXY_READY ws://"
+USER_ID = 61234  # an ordinary user that owns nothing and is in no group
+SERVICE_USER = "aero-l2"
+_PROGRAMS = ("slirp4netns", "nft", "ip")
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_PREPARE = """
+mount --bind "$1" /etc/resolv.conf
+mkdir -p /dev/net
+mount -t tmpfs -o mode=755 tmpfs /dev/net
+mknod -m "$2" /dev/net/tun c 10 200
+shift 2
+exec "$@"
+"""
+
+
+class Proxy:
+    """A running proxy: its processes, its log and the ways to reach it."""
+
+    def __init__(self, world: World, run_as: RunAs, process: subprocess.Popen[str], programs: Path) -> None:
+        self.world = world
+        self.run_as = run_as
+        self.programs = programs  # the proxy's PATH: a directory of symbolic links
+        self.stdout: list[str] = []
+        self.port = 0
+        self._process = process
+        self._log: list[str] = []
+        self._known: set[int] = set()
+        self._readers = [self._collect(process.stdout, self.stdout), self._collect(process.stderr, self._log)]
+
+    @staticmethod
+    def _collect(stream: object, lines: list[str]) -> threading.Thread:
+        def read() -> None:
+            for line in stream:  # type: ignore[attr-defined]
+                lines.append(line)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        return thread
+
+    @property
+    def pid(self) -> int:
+        """The process that was started: launch."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """Everything the proxy wrote to stderr so far."""
+        return "".join(self._log)
+
+    @property
+    def url(self) -> str:
+        """The tunnel's address, as the proxy announced it; valid inside the host namespace."""
+        return f"ws://{at.LOOPBACK}:{self.port}/l2"
+
+    def wait_ready(self) -> None:
+        """Wait for the line that promises tunnels."""
+        wait_until(lambda: self._announced() or self._process.poll() is not None, "the proxy is ready", 30)
+        line = self._announced()
+        assert line, f"the proxy ended with {self._process.poll()}:\n{self.log}"
+        self.port = int(line.removeprefix(READY).split("/")[0].rpartition(":")[2])
+        assert line == f"{READY}{at.LOOPBACK}:{self.port}/l2\n"
+
+    def _announced(self) -> str:
+        return next((line for line in list(self.stdout) if line.startswith(READY)), "")
+
+    def processes(self) -> list[int]:
+        """Every living process of the proxy, also one that lost its parent after an earlier look."""
+        self._known.update([self.pid, *procfs.descendants(self.pid)])
+        for pid in list(self._known):
+            self._known.update(procfs.descendants(pid))
+        self._known = {pid for pid in self._known if procfs.is_alive(pid)}
+        return sorted(self._known)
+
+    def role(self, pid: int) -> Role:
+        """Which of the proxy's processes this is."""
+        words = procfs.command(pid).split()
+        if pid == self.pid:
+            return "launch"
+        if procfs.status(pid).get("Name") == "slirp4netns" or (words and words[0].endswith("slirp4netns")):
+            return "nat"
+        return "netd" if any("netd" in word for word in words) else "server"
+
+    def with_role(self, role: Role) -> list[int]:
+        """The living processes of one role, oldest first."""
+        return [pid for pid in self.processes() if self.role(pid) == role]
+
+    def one(self, role: Role) -> int:
+        """The process of a role that there is once."""
+        found = self.with_role(role)
+        assert len(found) == 1, f"{role}: {[(pid, procfs.command(pid)) for pid in self.processes()]}"
+        return found[0]
+
+    def tunnel(self, path: str = "/l2") -> Tunnel:
+        """A tunnel to be opened by ``async with``; raises support.tunnel.RefusedError when the upgrade is refused."""
+        return Tunnel(self.world.host, self.port, path)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """One HTTP request: status and body."""
+        connection = http.client.HTTPConnection(at.LOOPBACK, self.port, timeout=15)
+        connection.sock = self.world.host.connect(at.LOOPBACK, self.port)
+        connection.sock.settimeout(15)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        lines = self.get("/metrics")[1].splitlines()
+        return next(float(line.split()[1]) for line in lines if line.split()[:1] == [name])
+
+    def in_mounts(self, *argv: str) -> None:
+        """Run a program in the proxy's mount namespace, as root of the machine: to change its /dev/net."""
+        subprocess.run(["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--", *argv], check=True, timeout=15)
+
+    def terminate(self) -> None:
+        """SIGTERM to launch."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self, *of: int) -> None:
+        """SIGKILL to the given processes, or to all of them."""
+        for pid in of or self.processes():
+            if procfs.is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    def wait(self, timeout_s: float = 20) -> int:
+        """Wait for launch to end and return its exit status."""
+        status = self._process.wait(timeout_s)
+        for reader in self._readers:
+            reader.join(timeout_s)
+        return status
+
+    def is_running(self) -> bool:
+        """Whether launch still runs."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Stop what is left of it, politely first."""
+        self.processes()
+        if self.is_running():
+            self.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self.kill(*self.processes(), self.pid)
+        self._process.wait(10)
+        wait_until(lambda: not self.processes(), "every process of the proxy ended")
+        for reader in self._readers:
+            reader.join(10)
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def _symlinks(directory: Path) -> None:
+    for name in _PROGRAMS:
+        found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+        assert found, f"{name} is not installed (./dev setup)"
+        (directory / name).symlink_to(found)
+
+
+def _command(world: World, run_as: RunAs, env: dict[str, str], tun_mode: int) -> list[str]:
+    as_user = [
+        "setpriv",
+        f"--reuid={USER_ID}",
+        f"--regid={USER_ID}",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--",
+    ]
+    variables = [f"{name}={value}" for name, value in env.items()]
+    program = [str(_REPOSITORY / ".venv/bin/aero-l2"), "serve", "--bind", "127.0.0.1:0", "--ready-stdout"]
+    return world.host.enter(
+        *("unshare", "--mount", "--propagation", "private"),
+        *("sh", "-euc", _PREPARE, "sh", str(world.resolv_conf), f"{tun_mode:o}"),
+        *(as_user if run_as == "user" else []),
+        *("env", "-i", *variables, *program),
+    )
+
+
+@contextmanager
+def run_proxy(
+    world: World, run_as: RunAs, env: dict[str, str] | None = None, *, tun_mode: int | None = None
+) -> Iterator[Proxy]:
+    """Start the proxy and stop it afterwards; nothing of it is left.
+
+    ``env``: settings on top of the open, unauthenticated ones. ``tun_mode``: mode of its /dev/net/tun, by default what
+    is common: closed to others for root (launch has to arrange itself), open for an ordinary user.
+    """
+    programs = Path(tempfile.mkdtemp(prefix="aero-l2-test-path-"))
+    programs.chmod(0o755)
+    _symlinks(programs)
+    settings = {
+        "PATH": str(programs),
+        "AERO_L2_OPEN": "1",
+        "AERO_L2_INSECURE_ALLOW_NO_AUTH": "1",
+        **({"AERO_L2_USER": SERVICE_USER} if run_as == "root" else {}),
+        **(env or {}),
+    }
+    mode = tun_mode if tun_mode is not None else 0o600 if run_as == "root" else 0o666
+    process = subprocess.Popen(
+        _command(world, run_as, settings, mode),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+    )
+    proxy = Proxy(world, run_as, process, programs)
+    try:
+        proxy.wait_ready()
+        yield proxy
+    finally:
+        proxy.close()
+        shutil.rmtree(programs)
+        sys.stderr.write(f"--- log of the proxy ({run_as}) ---\n{proxy.log}")
