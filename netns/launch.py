@@ -102,7 +102,7 @@ class Supervisor:
         return _spawn(self._server_command, environment, (fd,), ())
 
     def _reap(self) -> int | None:
-        """Collect every child that ended, NAT processes of a dead netd too; the server's status, if it did."""
+        """Collect every child that ended, a dead netd's NAT processes too; the server's status, if it did."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -149,7 +149,7 @@ def _spawn(
     descriptors: Sequence[int],
     capabilities: Sequence[Capability],
 ) -> int:
-    """Start a child with ``capabilities``, in a session of its own: a terminal's Ctrl-C is for the supervisor."""
+    """Start a child in a session of its own, so that a terminal's Ctrl-C is the supervisor's alone."""
     pid = os.fork()
     if pid:
         return pid
@@ -188,8 +188,8 @@ def enter_namespaces() -> None:
     except OSError as error:
         raise LaunchError(
             f"cannot make a user namespace as uid {uid}: {error}; check the sysctls "
-            "user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns, "
-            "and in a container its seccomp profile"
+            "user.max_user_namespaces, kernel.unprivileged_userns_clone and "
+            "kernel.apparmor_restrict_unprivileged_userns, and in a container its seccomp profile"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""slirp4netns as the NAT process: a user-mode stack that turns packets into its own sockets; slirp4netns(1)."""
+"""slirp4netns as the NAT process: a user-mode stack on sockets of its own; slirp4netns(1)."""
 
 import os
 import resource

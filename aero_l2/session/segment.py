@@ -1,0 +1,187 @@
+"""A tunnel's segment: its namespace from netd, DHCP and DNS inside it, and the watch over its NAT process.
+
+Acquired and released as one resource; the only place besides the wiring that knows `netns`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Final
+
+from aero_l2.config.forwards import ForwardRule
+from aero_l2.errors import SegmentUnavailable
+from aero_l2.observe.metrics import Metrics
+from aero_l2.policy.egress import EgressPolicy
+from aero_l2.services.dhcp.server import DhcpServer
+from aero_l2.services.dns.resolver import Resolver
+from aero_l2.services.dns.server import DnsServer
+from aero_l2.session.ports import Segment
+from netns.client import NetdClient, SegmentHandles
+from netns.errors import NetnsError
+from netns.spec import Forward, SegmentSpec
+
+_LOOKUP_TIMEOUT_S: Final = 5.0
+_STDERR_KEPT: Final = 2000
+_CHATTER: Final = ("sent tapfd=", "received tapfd=", "Starting slirp", "* ", "WARNING: ")
+
+
+class SegmentMaker:
+    """Makes segments. All of them share policy, forwards, resolver and limits.
+
+    Args:
+        netd: makes the namespaces.
+        spec: what every namespace has to be; forwards are added to it.
+        forwards: their host names are looked up anew for each segment (contract section 5).
+    """
+
+    def __init__(
+        self,
+        netd: NetdClient,
+        spec: SegmentSpec,
+        forwards: Sequence[ForwardRule],
+        policy: EgressPolicy,
+        resolver: Resolver,
+        metrics: Metrics,
+    ) -> None:
+        self._netd = netd
+        self._spec = spec
+        self._forwards = tuple(forwards)
+        self._policy = policy
+        self._resolver = resolver
+        self._metrics = metrics
+
+    def open(self, session_id: int) -> AbstractAsyncContextManager[Segment]:
+        """A `SegmentOpener`. Entering raises SegmentUnavailable; leaving undoes everything."""
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Segment]:
+        async with AsyncExitStack() as stack:
+            try:
+                spec = await self._complete_spec()
+                handles = await self._netd.create(spec)
+            except NetnsError as error:
+                raise SegmentUnavailable(str(error)) from error
+            stack.callback(self._netd.release, handles)
+            dhcp = DhcpServer(handles.dhcp)
+            stack.callback(dhcp.close)
+            dhcp.start()
+            dns = DnsServer(
+                handles.dns_udp,
+                handles.dns_tcp,
+                self._resolver,
+                self._policy,
+                lambda: self._netd.host_addresses,
+                DnsCounters(self._metrics),
+            )
+            stack.push_async_callback(dns.close)
+            dns.start()
+            watch = NatWatch(handles)
+            stack.callback(watch.close)
+            watch.start()
+            yield LiveSegment(handles.tap, watch.failed)
+
+    async def _complete_spec(self) -> SegmentSpec:
+        if not self._forwards:
+            return self._spec
+        forwards = [
+            Forward(rule.protocol, rule.address, rule.port, await _address_of(rule), rule.target_port)
+            for rule in self._forwards
+        ]
+        return replace(self._spec, forwards=tuple(forwards))
+
+
+class LiveSegment:
+    """See `aero_l2.session.ports.Segment`."""
+
+    def __init__(self, tap: int, failed: asyncio.Future[str]) -> None:
+        self.tap = tap
+        self.failed = failed
+
+
+class DnsCounters:
+    """DNS queries and failures as the process counts them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def dns_query(self) -> None:
+        """One query that gets an answer."""
+        self._metrics.dns_queries.inc()
+
+    def dns_failure(self) -> None:
+        """One answer that was neither NOERROR nor by policy."""
+        self._metrics.dns_fail.inc()
+
+
+class NatWatch:
+    """Tells when a NAT process ends, with the last thing it said.
+
+    `failed` resolves within the same turn of the loop in which the kernel reports the end.
+    """
+
+    def __init__(self, handles: SegmentHandles) -> None:
+        self._handles = handles
+        self._loop = asyncio.get_running_loop()
+        self._said = b""
+        self.failed: asyncio.Future[str] = self._loop.create_future()
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._loop.add_reader(self._handles.process, self._ended)
+        self._loop.add_reader(self._handles.stderr, self._spoke)
+
+    def close(self) -> None:
+        """Watch no more; the descriptors stay open."""
+        self._loop.remove_reader(self._handles.process)
+        self._loop.remove_reader(self._handles.stderr)
+
+    def _spoke(self) -> None:
+        """Keep the end of what it says; one read a turn, so that chatter costs others nothing."""
+        try:
+            said = os.read(self._handles.stderr, 65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if said:
+            self._said = (self._said + said)[-_STDERR_KEPT:]
+        else:
+            self._loop.remove_reader(self._handles.stderr)
+
+    def _ended(self) -> None:
+        self._spoke()
+        self.close()
+        if not self.failed.done():
+            self.failed.set_result(f"the NAT process (slirp4netns) ended{_last_words(self._said)}")
+
+
+def _last_words(said: bytes) -> str:
+    """The last line that is not its ordinary chatter, printable, as ``: …``."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
+    spoken = [line for line in lines if line and not line.startswith(_CHATTER)]
+    if not spoken:
+        return ""
+    return ": " + "".join(c for c in spoken[-1][:200] if c.isprintable())
+
+
+async def _address_of(rule: ForwardRule) -> IPv4Address:
+    """The target's address now, by the host's resolver. Raises SegmentUnavailable naming the forward."""
+    if isinstance(rule.host, IPv4Address):
+        return rule.host
+    what = f"AERO_L2_{rule.protocol.upper()}_FORWARD: the target {rule.host}"
+    loop = asyncio.get_running_loop()
+    try:
+        found = await asyncio.wait_for(
+            loop.getaddrinfo(rule.host, rule.target_port, family=socket.AF_INET, type=socket.SOCK_STREAM),
+            _LOOKUP_TIMEOUT_S,
+        )
+    except (OSError, TimeoutError) as error:
+        raise SegmentUnavailable(f"{what} cannot be resolved: {error or 'no answer in time'}") from error
+    return IPv4Address(found[0][4][0])
