@@ -1,6 +1,7 @@
 """The house rules: what is shipped, what the documents promise, how the tree is kept."""
 
 import ast
+import asyncio
 import re
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from shutil import copytree, ignore_patterns
+from typing import Any
 
 import pytest
+from websockets import Subprotocol
+from websockets.asyncio.server import ServerConnection, serve
 
 import aero_l2
 import netns
@@ -209,3 +213,33 @@ def test_every_promise_names_its_test() -> None:
 def test_record_numbers_are_unique_and_without_gaps() -> None:
     numbers = sorted(int(path.name[:4]) for path in (TREE / "docs/adr").glob("[0-9]*.md"))
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize(
+    "page", sorted(path for path in tree_files() if path.suffix == ".md"), ids=lambda path: path.name
+)
+def test_links_between_documents_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+async def test_python_sketch_of_the_protocol_works() -> None:
+    """The client in docs/protocol.md sends what it is given, answers a PING and hands frames over."""
+    sketch = re.search(r"```python\n(.*?)```", (TREE / "docs/protocol.md").read_text(), re.DOTALL)
+    assert sketch is not None
+    names: dict[str, Any] = {}
+    exec(sketch[1], names)
+    seen: list[bytes | str] = []
+
+    async def lan(connection: ServerConnection) -> None:
+        seen.append(await connection.recv())
+        await connection.send(b"\xa2\x03\x01\x00abcd")
+        seen.append(await connection.recv())
+        await connection.send(b"\xa2\x03\x00\x00to the guest")
+
+    async with serve(lan, "127.0.0.1", 0, subprotocols=[Subprotocol("aero-l2-tunnel-v1")]) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        frames: asyncio.Queue[bytes] = asyncio.Queue()
+        frames.put_nowait(b"from the guest")
+        await asyncio.wait_for(names["tunnel"](f"ws://127.0.0.1:{port}/l2", frames, seen.append), 10)
+    assert seen == [b"\xa2\x03\x00\x00from the guest", b"\xa2\x03\x02\x00abcd", b"to the guest"]
