@@ -1,0 +1,105 @@
+"""The process's resolver: what all tunnels share – settings, upstreams, and the number of open questions."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from os import PathLike
+from typing import Final
+
+import dns.exception
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import structlog
+from dns.message import QueryMessage
+
+from aero_l2.services.dns.answers import AnswerRules, relay, static
+from aero_l2.services.dns.message import Query, reply_to
+from aero_l2.services.dns.upstream import NoUpstream, Upstreams, read_nameservers
+
+_log = structlog.stdlib.get_logger(__name__)
+
+RESOLV_CONF: Final = "/etc/resolv.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverSettings:
+    """Limits and the operator's own names.
+
+    `lookup_timeout_s` for a whole lookup, in seconds; TTLs in seconds (never below 1 in an answer);
+    `max_pending`: questions waiting for an upstream in the whole process, 0 = no limit; `static_names` are
+    answered as given, ahead of every filter.
+    """
+
+    lookup_timeout_s: float = 2.0
+    default_ttl: int = 60
+    max_ttl: int = 300
+    max_pending: int = 1024
+    static_names: Mapping[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
+
+
+class Resolver:
+    """Answers queries of all tunnels. Use on one event loop.
+
+    `pending`: questions that wait for an upstream now.
+    """
+
+    def __init__(
+        self, settings: ResolverSettings | None = None, resolv_conf: str | PathLike[str] = RESOLV_CONF
+    ) -> None:
+        """Read `resolv_conf` once. Without a usable one every lookup is SERVFAIL, and one log line says why.
+
+        Raises ValueError for a static name that is not a domain name.
+        """
+        self._settings = settings or ResolverSettings()
+        self._names = {_name(text): found for text, found in self._settings.static_names.items()}
+        self._upstreams = self._configure(resolv_conf)
+        self.pending = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether as many questions wait as may."""
+        return 0 < self._settings.max_pending <= self.pending
+
+    def at_once(self, query: Query) -> QueryMessage | None:
+        """Answer what needs no upstream: static names, AAAA while guests have no IPv6; else None."""
+        addresses = self._names.get(query.name)
+        if addresses is not None:
+            ttl = max(1, min(self._settings.default_ttl, self._settings.max_ttl))
+            return static(query, addresses, ttl)
+        if query.rdtype == dns.rdatatype.AAAA:
+            return reply_to(query)
+        return None
+
+    async def resolve(self, query: Query, denies: Callable[[IPv4Address], bool]) -> QueryMessage:
+        """Ask the upstreams; SERVFAIL if none answers in time, if there are none, or if too many wait."""
+        if self._upstreams is None or self.busy:
+            return reply_to(query, dns.rcode.SERVFAIL)
+        with self._counted():
+            found = await self._upstreams.ask(query)
+        if found is None:
+            return reply_to(query, dns.rcode.SERVFAIL)
+        return relay(query, found, AnswerRules(denies, self._settings.max_ttl))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.pending += 1
+        try:
+            yield
+        finally:
+            self.pending -= 1
+
+    def _configure(self, resolv_conf: str | PathLike[str]) -> Upstreams | None:
+        try:
+            return Upstreams(read_nameservers(resolv_conf), self._settings.lookup_timeout_s)
+        except NoUpstream as error:
+            _log.error("no DNS upstream, guests get SERVFAIL", reason=str(error))
+            return None
+
+
+def _name(text: str) -> dns.name.Name:
+    try:
+        return dns.name.from_text(text.strip().strip("."))
+    except dns.exception.DNSException as error:
+        raise ValueError(f"not a domain name: {text!r} ({error})") from error

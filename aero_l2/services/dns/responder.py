@@ -1,0 +1,117 @@
+"""One tunnel's queries: judged, answered at once or handed to the resolver, counted and limited.
+
+UDP and TCP both end here; whoever hands a query in gets exactly one call back.
+"""
+
+import asyncio
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Final, Protocol
+
+import dns.exception
+import dns.rcode
+from dns.message import QueryMessage
+
+from aero_l2.policy.egress import EgressPolicy
+from aero_l2.services.dns.message import Query, Refusal, encode, read, reply_to
+from aero_l2.services.dns.resolver import Resolver
+from aero_l2.tasks import spawn
+
+# A tunnel's share of the process's open questions.
+MAX_PENDING_PER_TUNNEL: Final = 128
+
+# Gets the answer, or None where the server stays silent.
+Deliver = Callable[[bytes | None], None]
+
+
+class DnsMetrics(Protocol):
+    """What the service counts; the caller keeps the numbers."""
+
+    def dns_query(self) -> None:
+        """Count a query (`l2_dns_queries_total`): every one that gets an answer."""
+
+    def dns_failure(self) -> None:
+        """Count an answer that was neither NOERROR nor by policy (`l2_dns_fail_total`)."""
+
+
+class Responder:
+    """Answers one tunnel's queries.
+
+    `host_addresses` is asked for every answer, since a host's addresses change.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        policy: EgressPolicy,
+        host_addresses: Callable[[], frozenset[IPv4Address]],
+        metrics: DnsMetrics,
+        max_pending: int = MAX_PENDING_PER_TUNNEL,
+    ) -> None:
+        """`max_pending`: questions of this tunnel that may wait for an upstream."""
+        self._resolver = resolver
+        self._policy = policy
+        self._host_addresses = host_addresses
+        self._metrics = metrics
+        self._max_pending = max_pending
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def pending(self) -> int:
+        """Questions of this tunnel that wait for an upstream now."""
+        return len(self._tasks)
+
+    def handle(self, wire: bytes, deliver: Deliver, *, tcp: bool) -> None:
+        """Answer one message through `deliver`, at once or later; not at all after `close`."""
+        if self._closed:
+            return
+        query = read(wire)
+        if query is None:
+            deliver(None)
+            return
+        self._metrics.dns_query()
+        if isinstance(query, Refusal):
+            self._metrics.dns_failure()
+            deliver(query.wire)
+            return
+        reply = self._resolver.at_once(query)
+        if reply is None and (self.pending >= self._max_pending or self._resolver.busy):
+            reply = reply_to(query, dns.rcode.SERVFAIL)
+        if reply is None:
+            task = spawn(self._resolve(query, deliver, tcp=tcp), name="dns query")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._finish(query, reply, deliver, tcp=tcp)
+
+    def stop(self) -> None:
+        """Take no more queries and cancel the waiting ones; `wait_stopped` awaits their end."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def wait_stopped(self) -> None:
+        """Wait until no task is left."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _resolve(self, query: Query, deliver: Deliver, *, tcp: bool) -> None:
+        hosts = self._host_addresses
+        policy = self._policy
+
+        def denies(address: IPv4Address) -> bool:
+            return policy.denies_address(address, hosts()) is not None
+
+        reply = await self._resolver.resolve(query, denies)
+        self._finish(query, reply, deliver, tcp=tcp)
+
+    def _finish(self, query: Query, reply: QueryMessage, deliver: Deliver, *, tcp: bool) -> None:
+        try:
+            wire = encode(reply, query, tcp=tcp)
+        except dns.exception.DNSException:
+            # An upstream's record that reads but cannot be written: no answer of ours.
+            reply = reply_to(query, dns.rcode.SERVFAIL)
+            wire = encode(reply, query, tcp=tcp)
+        if reply.rcode() != dns.rcode.NOERROR:
+            self._metrics.dns_failure()
+        deliver(wire)

@@ -1,0 +1,93 @@
+"""The sockets dnspython asks upstreams through: UDP connected and bounded, TCP as dnspython makes it.
+
+dnspython's own UDP socket for asyncio takes datagrams from anyone into a queue without end and learns of a
+dead server only by timeout. A connected one leaves other senders to the kernel, queues in the kernel's
+buffer, and turns "port unreachable" into ConnectionRefusedError at once.
+"""
+
+import asyncio
+import socket
+from typing import Any, Final
+
+import dns.asyncbackend
+import dns.exception
+import dns.inet
+
+# Wrong answers to one question (RFC 5452): this many, and the question is asked over TCP instead.
+MAX_ANSWERS: Final = 32
+
+
+class AnswerFlood(dns.exception.DNSException):
+    """More wrong answers to one question than an honest path produces."""
+
+
+class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-defined,misc]
+    """One question's UDP socket, on a port of its own that the kernel picks (RFC 5452 section 9.2)."""
+
+    def __init__(self, family: int, sock: socket.socket, destination: Any) -> None:
+        """Own `sock`, connected to `destination` and non-blocking."""
+        super().__init__(family, socket.SOCK_DGRAM)
+        self._sock = sock
+        self._destination = destination
+        self._received = 0
+
+    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
+        """Send to the connected server. OSError if the kernel refuses."""
+        return self._sock.send(what)
+
+    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
+        """Receive one datagram. dns.exception.Timeout, AnswerFlood, or OSError (server not reachable)."""
+        self._received += 1
+        if self._received > MAX_ANSWERS:
+            raise AnswerFlood
+        try:
+            async with asyncio.timeout(timeout):
+                data = await asyncio.get_running_loop().sock_recv(self._sock, size)
+        except TimeoutError:
+            raise dns.exception.Timeout from None
+        return data, self._destination
+
+    async def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+
+class UpstreamBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,misc]
+    """A dnspython backend (its documented extension point) with our UDP sockets."""
+
+    def __init__(self) -> None:
+        """Borrow everything but UDP from dnspython's asyncio backend."""
+        self._streams: Any = dns.asyncbackend.get_backend("asyncio")
+
+    def name(self) -> str:
+        """Name of the backend, as dnspython wants it."""
+        return "asyncio"
+
+    def datagram_connection_required(self) -> bool:
+        """Ask dnspython to pass the destination when it makes a UDP socket."""
+        return True
+
+    async def make_socket(
+        self,
+        af: int,
+        socktype: int,
+        proto: int = 0,
+        source: Any = None,
+        destination: Any = None,
+        timeout: float | None = None,
+        ssl_context: Any = None,
+        server_hostname: str | None = None,
+    ) -> Any:
+        """Make a socket connected to `destination` (host, port). OSError without a way or a descriptor."""
+        if socktype != socket.SOCK_DGRAM:
+            return await self._streams.make_socket(
+                af, socktype, proto, source, destination, timeout, ssl_context, server_hostname
+            )
+        address = dns.inet.low_level_address_tuple(destination, af)
+        sock = socket.socket(af, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        return ConnectedDatagram(af, sock, address)
