@@ -1,0 +1,210 @@
+"""The wiring: settings in, a running server out. The only place that knows every part.
+
+Run by the supervisor (`netns.launch`) as ``python -m aero_l2.app``, without any capability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import Final, NoReturn
+
+import structlog
+
+from aero_l2.config import Settings
+from aero_l2.config.load import Loaded, load
+from aero_l2.door.server import DoorServer, serve
+from aero_l2.errors import ConfigError
+from aero_l2.observe import log
+from aero_l2.observe.metrics import Metrics
+from aero_l2.policy.egress import EgressPolicy
+from aero_l2.services.dns.resolver import Resolver, ResolverSettings
+from aero_l2.session.readiness import Readiness
+from aero_l2.session.segment import SegmentMaker
+from aero_l2.tasks import spawn
+from netns import seccomp
+from netns.client import NetdClient
+from netns.errors import LaunchError
+from netns.launch import CONTROL_FD_VARIABLE
+from netns.spec import SegmentSpec
+from netns.syscalls import set_process_name
+
+EXIT_CANNOT_START: Final = 2
+FILES_PER_TUNNEL: Final = 16
+"""Eight handles of the segment, the WebSocket, and room for its DNS sockets."""
+FILES_OF_OUR_OWN: Final = 128
+
+_log = structlog.get_logger("aero_l2.app")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the supervisor gives the server besides its settings."""
+
+    control: socket.socket
+    ready_stdout: bool
+
+
+async def run(settings: Settings, environment: Environment) -> int:
+    """Serve until SIGTERM or SIGINT, or until the supervisor is gone. Returns the exit status."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    metrics = Metrics()
+    netd = NetdClient(lambda text: _log.error("netd", message=text))
+    readiness = Readiness(segment_maker(settings, netd, metrics).open)
+    follow_supervisor(environment.control, netd, stopping.set)
+    try:
+        door = await serve(settings, readiness.open, readiness, metrics)
+    except OSError as error:
+        return cannot_start(
+            f"AERO_L2_PROXY_LISTEN_ADDR: cannot listen on {_shown(settings)}: {error.strerror}"
+        )
+    _log.info("listening", address=_shown(settings), port=door.port, max_tunnels=settings.max_connections)
+    announcing = spawn(announce(readiness, door, to_stdout=environment.ready_stdout), name="announce")
+    gc.freeze()
+    await stopping.wait()
+    _log.info("shutting down", tunnels=door.active)
+    announcing.cancel()
+    await door.shutdown()
+    await readiness.close()
+    netd.detach()
+    return 0
+
+
+def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> SegmentMaker:
+    """Everything a tunnel's segment is made of, from the settings."""
+    policy = EgressPolicy()
+    spec = SegmentSpec(
+        denied=policy.denied_networks,
+        denied_tcp_ports=policy.denied_tcp_ports,
+        denied_udp_ports=policy.denied_udp_ports,
+        max_tcp_flows=settings.max_tcp_connections,
+        max_udp_flows=settings.max_udp_flows,
+        udp_idle_s=max(1, -(-settings.udp_flow_idle_timeout_ms // 1000)),
+    )
+    names: dict[str, tuple[IPv4Address, ...]] = {}
+    for name, address in settings.dns_a:
+        names[name] = (*names.get(name, ()), address)
+    resolver = Resolver(
+        ResolverSettings(
+            lookup_timeout_s=settings.dns_lookup_timeout_ms / 1000,
+            default_ttl=settings.dns_default_ttl_secs,
+            max_ttl=settings.dns_max_ttl_secs,
+            max_pending=settings.max_pending_dns,
+            static_names=names,
+        )
+    )
+    return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics)
+
+
+def follow_supervisor(control: socket.socket, netd: NetdClient, gone: Callable[[], None]) -> None:
+    """Attach each netd whose socket comes over ``control``; call ``gone`` when the supervisor ended."""
+    loop = asyncio.get_running_loop()
+    control.setblocking(False)
+
+    def readable() -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(control, 64, 1, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        for descriptor in descriptors:
+            netd.attach(socket.socket(fileno=descriptor))
+        if not data:
+            loop.remove_reader(control.fileno())
+            _log.error("the supervisor is gone")
+            gone()
+
+    loop.add_reader(control.fileno(), readable)
+
+
+async def announce(readiness: Readiness, door: DoorServer, *, to_stdout: bool) -> None:
+    """Say so once tunnels are accepted: the line a starting program waits for (contract section 6)."""
+    await readiness.wait()
+    host = door.addresses[0][0]
+    url = f"ws://{f'[{host}]' if ':' in host else host}:{door.port}/l2"
+    _log.info("ready", url=url)
+    if to_stdout:
+        print(f"AERO_L2_PROXY_READY {url}", flush=True)
+
+
+def raise_file_limit(settings: Settings) -> Settings:
+    """Use all file descriptors the host allows; lower the tunnel limit to what they suffice for, aloud."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    enough_for = max(1, (hard - FILES_OF_OUR_OWN) // FILES_PER_TUNNEL)
+    if 0 < settings.max_connections <= enough_for:
+        return settings
+    _log.warning(
+        "file descriptors limit the tunnels, raise LimitNOFILE (ulimit -n) for more",
+        nofile=hard,
+        max_tunnels=enough_for,
+        wanted=settings.max_connections or "no limit",
+    )
+    return replace(settings, max_connections=enough_for)
+
+
+def cannot_start(reason: str) -> int:
+    """One line for people; the exit status that goes with it."""
+    print(f"aero-l2: {reason}", file=sys.stderr, flush=True)
+    return EXIT_CANNOT_START
+
+
+def _shown(settings: Settings) -> str:
+    return f"{settings.listen.host}:{settings.listen.port}"
+
+
+def _settings() -> Loaded:
+    try:
+        return load(os.environ)
+    except ConfigError as error:
+        sys.exit(cannot_start("; ".join(error.faults)))
+
+
+def _new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's where the extra `fast` is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the server process."""
+    parser = argparse.ArgumentParser(prog="aero_l2.app")
+    parser.add_argument("--ready-stdout", action="store_true")
+    options = parser.parse_args(arguments)
+    fd = os.environ.pop(CONTROL_FD_VARIABLE, None)
+    if fd is None:
+        sys.exit(cannot_start("this is started by 'aero-l2 serve', not directly"))
+    os.set_inheritable(int(fd), False)
+    environment = Environment(socket.socket(fileno=int(fd)), options.ready_stdout)
+    loaded = _settings()
+    set_process_name("aero-l2-server")
+    log.configure(loaded.settings.log_level, loaded.settings.log_format)
+    for warning in loaded.warnings:
+        _log.warning(warning)
+    settings = raise_file_limit(loaded.settings)
+    try:
+        seccomp.install()
+    except LaunchError as error:
+        sys.exit(cannot_start(str(error)))
+    with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
+        sys.exit(runner.run(run(settings, environment)))
+
+
+if __name__ == "__main__":
+    main()

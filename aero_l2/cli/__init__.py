@@ -1,0 +1,92 @@
+"""The command line: `aero-l2 serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from aero_l2 import __version__
+from aero_l2.config.load import load
+from aero_l2.errors import ConfigError
+from netns.users import DEFAULT_USER
+
+EXIT_USAGE = 2
+DRIVER = "slirp.slirp4netns:Slirp4netns"
+_SYSTEM_PATHS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+app = typer.Typer(
+    name="aero-l2",
+    help="A LAN with DHCP, DNS and NAT for virtual machines in browser tabs, over a WebSocket.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"aero-l2 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    bind: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where to listen, instead of AERO_L2_PROXY_LISTEN_ADDR."),
+    ] = None,
+    ready_stdout: Annotated[
+        bool,
+        typer.Option(
+            "--ready-stdout",
+            help="Print AERO_L2_PROXY_READY and the URL on stdout once tunnels are accepted.",
+        ),
+    ] = False,
+) -> None:
+    """Run the proxy. All settings come from environment variables; docs/SPECIFICATION.md lists them.
+
+    Exit status 2: it cannot start, and one line per fault on stderr says why.
+    """
+    environment = dict(os.environ)
+    if bind is not None:
+        environment["AERO_L2_PROXY_LISTEN_ADDR"] = bind
+    try:
+        loaded = load(environment)
+    except ConfigError as error:
+        for fault in error.faults:
+            print(f"aero-l2: {fault}", file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE) from error
+    _become_supervisor(loaded.settings.user or DEFAULT_USER, environment, ready_stdout=ready_stdout)
+
+
+def _become_supervisor(user: str, environment: dict[str, str], *, ready_stdout: bool) -> NoReturn:
+    """Replace this process by the supervisor, which needs none of what was imported here."""
+    server = [sys.executable, "-I", "-m", "aero_l2.app", *(["--ready-stdout"] if ready_stdout else [])]
+    launch = [sys.executable, "-I", "-m", "netns.launch"]
+    launch += ["--user", user, "--driver", DRIVER, "--search-path", _search_path(environment)]
+    sys.stdout.flush()
+    os.execve(sys.executable, [*launch, "--", *server], environment)
+
+
+def _search_path(environment: dict[str, str]) -> str:
+    """PATH, then where Debian keeps nft and slirp4netns, which an ordinary user's PATH leaves out."""
+    given = environment.get("PATH", "").split(":")
+    absolute = [folder for folder in given if folder.startswith("/")]
+    return ":".join(dict.fromkeys([*absolute, *_SYSTEM_PATHS]))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
