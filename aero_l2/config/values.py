@@ -1,0 +1,123 @@
+"""Parsers of setting values: text → value, or `BadValue` with what is wrong and what to write instead."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import NamedTuple
+
+_DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+_TRUE = frozenset(("1", "true", "yes", "on"))
+_FALSE = frozenset(("0", "false", "no", "off"))
+_MAX_NAME = 253
+
+
+class BadValue(ValueError):
+    """A value that cannot be used; `fix` says what to write instead."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem)
+        self.fix = fix
+
+
+class ListenAddress(NamedTuple):
+    """Where to listen; `host` is an IP address or `localhost`, port 0 lets the kernel pick one."""
+
+    host: str
+    port: int
+
+
+def text(value: str) -> str:
+    """The value as it is."""
+    return value
+
+
+def optional_text(value: str) -> str | None:
+    """The value, None where it is empty."""
+    return value or None
+
+
+def number(value: str, *, low: int = 0, high: int = 10**18 - 1) -> int:
+    """A whole number from `low` to `high`, decimal digits only."""
+    span = f"a whole number of at least {low}" if high >= 10**17 else f"a whole number from {low} to {high}"
+    if not _DIGITS.fullmatch(value):
+        raise BadValue("is not a whole number", f"give {span}")
+    parsed = int(value)
+    if not low <= parsed <= high:
+        raise BadValue("is out of range", f"give {span}")
+    return parsed
+
+
+def count(value: str) -> int:
+    """A whole number of 0 or more."""
+    return number(value)
+
+
+def positive(value: str) -> int:
+    """A whole number of 1 or more."""
+    return number(value, low=1)
+
+
+def boolean(value: str) -> bool:
+    """1/true/yes/on or 0/false/no/off, in any case."""
+    word = value.lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise BadValue("is not a yes or no", "write 1, true, yes, on or 0, false, no, off")
+
+
+def exactly_one(value: str) -> bool:
+    """True for exactly `1`; anything else counts as not given, so that no typing error opens a door."""
+    return value == "1"
+
+
+def choice(value: str, *choices: str) -> str:
+    """One of `choices`, in any case."""
+    word = value.lower()
+    if word not in choices:
+        raise BadValue("is not known", "choose one of " + ", ".join(choices))
+    return word
+
+
+def listen_address(value: str) -> ListenAddress:
+    """`host:port`, an IPv6 host in brackets. Names other than localhost are not looked up."""
+    fix = "write HOST:PORT with an IP address, for example 127.0.0.1:8090 or [::1]:8090"
+    host, colon, port = value.rpartition(":")
+    if not colon:
+        raise BadValue("has no port", fix)
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return ListenAddress(str(IPv6Address(host[1:-1])), port_number(port, low=0))
+        except AddressValueError:
+            raise BadValue("has no IPv6 address in its brackets", fix) from None
+    if host.lower() == "localhost":
+        return ListenAddress("localhost", port_number(port, low=0))
+    try:
+        return ListenAddress(str(IPv4Address(host)), port_number(port, low=0))
+    except AddressValueError:
+        raise BadValue("does not start with an IP address", fix) from None
+
+
+def port_number(value: str, *, low: int = 1) -> int:
+    """A port, `low` to 65535."""
+    try:
+        return number(value, low=low, high=65535)
+    except BadValue:
+        raise BadValue(f"has {value!r} for a port", f"a port is a number from {low} to 65535") from None
+
+
+def host_name(value: str) -> str:
+    """A host name in lower case without its final dot (RFC 1123 §2.1, underscores tolerated).
+
+    A name whose last label is a number is refused: it is a mistyped address.
+    """
+    name = value.lower().removesuffix(".")
+    labels = name.split(".")
+    if len(name) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in labels):
+        raise BadValue(f"has {value!r}, which is no host name", "use letters, digits, hyphens and dots")
+    if labels[-1].isdigit():
+        raise BadValue(f"has {value!r}, which is no IPv4 address", "write four numbers from 0 to 255")
+    return name

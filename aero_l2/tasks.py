@@ -1,0 +1,40 @@
+"""The one way to start an asyncio task here: named, referenced until it ends, its exception logged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("aero_l2.tasks")
+_running: set[asyncio.Task[Any]] = set()
+
+
+def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Run `coroutine` as a task called `name`.
+
+    The event loop keeps weak references only, so a task that nobody holds may vanish half-way
+    (asyncio documentation, `create_task`); this keeps a strong one. A failure that nobody awaits is logged.
+    """
+    task = asyncio.get_running_loop().create_task(coroutine, name=name)
+    _running.add(task)
+    task.add_done_callback(_finished)
+    return task
+
+
+def running() -> frozenset[asyncio.Task[Any]]:
+    """Tasks that were started by `spawn` and have not ended."""
+    return frozenset(_running)
+
+
+def _finished(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    if task.cancelled():
+        return
+    failure = task.exception()
+    if failure is not None:
+        _log.error("task failed", task=task.get_name(), exc_info=failure)

@@ -1,0 +1,230 @@
+"""Settings out of an environment: every fault named at once, nothing silently ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+from ipaddress import IPv4Address
+
+import pytest
+
+from aero_l2.config import VARIABLES, ForwardRule, ListenAddress, Settings, load
+from aero_l2.errors import ConfigError
+
+PAIR = {"AERO_L2_OPEN": "1", "AERO_L2_INSECURE_ALLOW_NO_AUTH": "1"}
+
+
+def settings(**variables: str) -> Settings:
+    return load(PAIR | variables).settings
+
+
+def faults(environment: dict[str, str]) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(environment)
+    return caught.value.faults
+
+
+def only_fault(**variables: str) -> str:
+    (fault,) = faults(PAIR | variables)
+    return fault
+
+
+def test_defaults() -> None:
+    got = settings()
+    assert got.listen == ListenAddress("0.0.0.0", 8090)
+    assert (got.max_connections, got.max_frame_payload, got.max_control_payload) == (64, 2048, 256)
+    assert (got.shutdown_grace_ms, got.send_stall_timeout_ms) == (3000, 10000)
+    assert (got.dns_lookup_timeout_ms, got.dns_default_ttl_secs, got.dns_max_ttl_secs) == (2000, 60, 300)
+    assert (got.max_pending_dns, got.max_tcp_connections) == (1024, 1024)
+    assert (got.max_udp_flows, got.udp_flow_idle_timeout_ms) == (256, 60000)
+    assert (got.git_sha, got.built_at, got.user, got.receive_path) == ("dev", "", None, "own")
+    assert (got.forwards, got.dns_a) == ((), ())
+
+
+def test_every_variable_fills_one_field() -> None:
+    assert sorted(variable.field for variable in VARIABLES) == sorted(
+        field.name for field in dataclasses.fields(Settings)
+    )
+    names = [name for variable in VARIABLES for name in variable.names]
+    assert len(names) == len(set(names))
+    assert all(variable.help for variable in VARIABLES)
+
+
+def test_blank_means_unset() -> None:
+    blanks = {name: "  " for variable in VARIABLES for name in variable.names if name not in PAIR}
+    assert load(PAIR | blanks).settings == settings()
+
+
+@pytest.mark.parametrize(
+    ("value", "host", "port"),
+    [
+        ("127.0.0.1:0", "127.0.0.1", 0),
+        (" 10.1.2.3:80 ", "10.1.2.3", 80),
+        ("[::1]:8090", "::1", 8090),
+        ("localhost:1", "localhost", 1),
+    ],
+)
+def test_listen_address(value: str, host: str, port: int) -> None:
+    assert settings(AERO_L2_PROXY_BIND_ADDR=value).listen == ListenAddress(host, port)
+
+
+@pytest.mark.parametrize("value", ["8090", "example.org:80", "1.2.3:80", "::1:80", "[::1]", "1.2.3.4:65536"])
+def test_bad_listen_address_is_refused(value: str) -> None:
+    assert only_fault(AERO_L2_PROXY_LISTEN_ADDR=value).startswith(f"AERO_L2_PROXY_LISTEN_ADDR={value!r} ")
+
+
+def test_name_wins_over_alias() -> None:
+    got = settings(AERO_L2_MAX_FRAME_PAYLOAD="1600", AERO_L2_MAX_FRAME_SIZE="1700")
+    assert got.max_frame_payload == 1600
+    assert settings(AERO_L2_MAX_FRAME_PAYLOAD="", AERO_L2_MAX_FRAME_SIZE="1700").max_frame_payload == 1700
+
+
+def test_zero_payload_limit_means_default() -> None:
+    assert settings(AERO_L2_MAX_FRAME_PAYLOAD="0").max_frame_payload == 2048
+    assert settings(AERO_L2_MAX_CONTROL_PAYLOAD="0").max_control_payload == 256
+    assert settings(AERO_L2_MAX_CONNECTIONS="0").max_connections == 0
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "1.5", "1_000", "+5", "٣", "0x10", "9" * 30])
+def test_number_that_does_not_parse_is_refused(value: str) -> None:
+    fault = only_fault(AERO_L2_MAX_CONNECTIONS=value)
+    assert (
+        fault == f"AERO_L2_MAX_CONNECTIONS={value!r} is not a whole number: give a whole number of at least 0"
+    )
+
+
+def test_all_faults_are_reported_together() -> None:
+    got = faults({"AERO_L2_MAX_CONNECTIONS": "x", "AERO_L2_LOG_LEVEL": "loud", "AERO_L2_TOKEN": "sekrit"})
+    assert len(got) == 4
+    assert not any("sekrit" in fault for fault in got)
+    assert all("\n" not in fault for fault in got)
+
+
+@pytest.mark.parametrize("missing", sorted(PAIR))
+@pytest.mark.parametrize("instead", ["", "true", "yes", "11", "0"])
+def test_no_auth_needs_both_set_to_exactly_1(missing: str, instead: str) -> None:
+    (fault,) = faults(PAIR | {missing: instead})
+    assert missing in fault
+
+
+@pytest.mark.parametrize("mode", ["session", "JWT", "token", "session_and_token"])
+def test_auth_modes_to_come_are_not_supported(mode: str) -> None:
+    assert "not supported by this version" in only_fault(AERO_L2_AUTH_MODE=mode)
+
+
+def test_unknown_auth_mode_is_refused() -> None:
+    assert "AERO_L2_AUTH_MODE='nune'" in only_fault(AERO_L2_AUTH_MODE="nune")
+    assert settings(AERO_L2_AUTH_MODE="NONE").auth_mode == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AERO_L2_ALLOWED_ORIGINS", "*"),
+        ("ALLOWED_ORIGINS", "https://a.example"),
+        ("AERO_L2_ALLOWED_HOSTS", "a.example"),
+        ("SESSION_SECRET", "x"),
+        ("AERO_L2_JWT_SECRET", "x"),
+        ("AERO_L2_DENIED_TCP_PORTS", ""),
+        ("AERO_L2_ALLOWED_UDP_PORTS", ""),
+        ("AERO_L2_ALLOWED_TCP_PORTS", "80"),
+        ("AERO_L2_ALLOWED_DOMAINS", "example.org"),
+        ("AERO_L2_DENIED_CIDRS", "10.0.0.0/8"),
+        ("AERO_L2_MAX_BYTES_PER_CONNECTION", "1"),
+        ("AERO_L2_IDLE_TIMEOUT_MS", "1000"),
+        ("AERO_L2_CAPTURE_DIR", "/tmp/x"),
+        ("AERO_L2_ALLOW_PRIVATE_IPS", "Yes"),
+        ("AERO_L2_TCP_CONNECT_TIMEOUT_MS", "5000"),
+    ],
+)
+def test_what_is_not_built_refuses_to_start(name: str, value: str) -> None:
+    fault = only_fault(**{name: value})
+    assert fault.startswith(f"{name}=")
+    assert "not supported by this version" in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AERO_L2_ALLOWED_ORIGINS", " "),
+        ("AERO_L2_MAX_FRAMES_PER_SECOND", "0"),
+        ("AERO_L2_ALLOW_PRIVATE_IPS", "false"),
+        ("AERO_L2_WS_SEND_BUFFER", "65536"),
+        ("AERO_L2_CAPTURE_MAX_BYTES", "1000"),
+    ],
+)
+def test_what_asks_for_nothing_is_accepted(name: str, value: str) -> None:
+    assert load(PAIR | {name: value}).warnings == ()
+
+
+def test_compatible_variable_that_does_not_parse_is_refused() -> None:
+    assert "is not a whole number" in only_fault(AERO_L2_TCP_SEND_BUFFER="big")
+    assert "is not a yes or no" in only_fault(AERO_L2_ALLOW_PRIVATE_IPS="maybe")
+
+
+def test_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
+    warnings = load(PAIR | {"AERO_L2_MAX_CONECTIONS": "5", "PATH": "/bin"}).warnings
+    assert warnings == ("AERO_L2_MAX_CONECTIONS is not a setting, did you mean AERO_L2_MAX_CONNECTIONS?",)
+
+
+def test_forwards() -> None:
+    got = settings(
+        AERO_L2_TCP_FORWARD="10.0.2.2:8080=127.0.0.1:80, 10.0.2.100:22=build.internal:2222,",
+        AERO_L2_UDP_FORWARD="10.0.2.2:8080=192.168.1.9:81",
+    )
+    assert got.forwards == (
+        ForwardRule("tcp", IPv4Address("10.0.2.2"), 8080, IPv4Address("127.0.0.1"), 80),
+        ForwardRule("tcp", IPv4Address("10.0.2.100"), 22, "build.internal", 2222),
+        ForwardRule("udp", IPv4Address("10.0.2.2"), 8080, IPv4Address("192.168.1.9"), 81),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("10.0.2.2:80", "without '='"),
+        ("10.0.2.2=127.0.0.1:80", "has no port"),
+        ("10.0.2.2:80=127.0.0.1", "has no port"),
+        ("10.0.2.2:0=127.0.0.1:80", "for a port"),
+        ("10.0.2.2:80=127.0.0.1:65536", "for a port"),
+        ("host:80=127.0.0.1:80", "is no IPv4 address"),
+        ("10.0.2.2:80=[::1]:80", "IPv6"),
+        ("10.0.2.2:80=::1:80", "IPv6"),
+        ("10.0.2.2:80=fe80::1", "IPv6"),
+        ("10.0.2.2:80=127.0.0.2:80", "not 127.0.0.1"),
+        ("10.0.2.2:80=0.0.0.0:80", "nothing answers"),
+        ("10.0.2.2:80=224.0.0.1:80", "nothing answers"),
+        ("10.0.2.2:80=255.255.255.255:80", "nothing answers"),
+        ("10.0.2.2:80=256.1.1.1:80", "is no IPv4 address"),
+        ("10.0.2.2:80=bad host:80", "is no host name"),
+        ("10.0.2.2:53=127.0.0.1:53", "gateway's own"),
+        ("10.0.2.2:67=127.0.0.1:67", "gateway's own"),
+        ("127.0.0.1:80=127.0.0.1:80", "cannot dial"),
+        ("10.0.2.2:80=127.0.0.1:80,10.0.2.2:80=127.0.0.1:81", "twice"),
+    ],
+)
+def test_bad_forward_is_refused(value: str, why: str) -> None:
+    for name in ("AERO_L2_TCP_FORWARD", "AERO_L2_UDP_FORWARD"):
+        fault = only_fault(**{name: value})
+        assert fault.startswith(f"{name}=")
+        assert why in fault
+
+
+def test_dns_records() -> None:
+    got = settings(AERO_L2_DNS_A="Files.LAN.=10.0.2.2, files.lan=10.0.2.3,a_b.x=1.2.3.4").dns_a
+    assert got == (
+        ("files.lan", IPv4Address("10.0.2.2")),
+        ("files.lan", IPv4Address("10.0.2.3")),
+        ("a_b.x", IPv4Address("1.2.3.4")),
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["files.lan", "files.lan=::1", "=1.2.3.4", "a..b=1.2.3.4", "a=1.2.3.4,a=1.2.3.4"]
+)
+def test_bad_dns_record_is_refused(value: str) -> None:
+    assert only_fault(AERO_L2_DNS_A=value).startswith("AERO_L2_DNS_A=")
+
+
+def test_version_variables() -> None:
+    got = settings(VERSION="1.2", AERO_L2_PROXY_GIT_SHA="abc", GIT_SHA="def", BUILD_TIMESTAMP="2026-01-01")
+    assert (got.version, got.git_sha, got.built_at) == ("1.2", "abc", "2026-01-01")
