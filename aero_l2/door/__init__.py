@@ -1,0 +1,1 @@
+"""The door: HTTP, the upgrade and its checks."""

@@ -1,0 +1,225 @@
+"""One client at the door: reads a request head, answers it, or becomes a tunnel.
+
+reading head → answering (half-closed, rest of the input discarded) → gone
+             → upgrading (segment being made) → tunnel: the transport gets another protocol
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+import structlog
+
+from aero_l2.door.endpoints import SHUTTING_DOWN, Endpoints
+from aero_l2.door.handshake import Refusal, Upgrade, accept, first_refusal, refusal_of
+from aero_l2.door.http import BadRequest, HeadReader, RequestHead, Response, text_response
+from aero_l2.errors import AtCapacity, SegmentUnavailable
+from aero_l2.observe.metrics import Metrics
+from aero_l2.session.tunnels import Tunnels
+from aero_l2.tasks import spawn
+
+HEAD_TIMEOUT_S: Final = 10.0
+LINGER_S: Final = 1.0
+MAX_EARLY_BYTES: Final = 64 * 1024
+
+# A client whose machine is gone is noticed after about three minutes, also where nothing is sent (tcp(7)).
+_KEEPALIVE: Final = (
+    ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
+    ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), 120),
+    ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 15),
+    ((socket.IPPROTO_TCP, socket.TCP_KEEPCNT), 4),
+)
+
+_log = structlog.get_logger("aero_l2.door")
+
+
+class Door(Protocol):
+    """What a connection needs of the server."""
+
+    endpoints: Endpoints
+    tunnels: Tunnels
+    metrics: Metrics
+    head_timeout_s: float
+
+    def waits(self, connection: Connection) -> None:
+        """A connection stands at the door."""
+
+    def entered(self, connection: Connection) -> None:
+        """It is becoming a tunnel; it no longer counts as waiting."""
+
+    def left(self, connection: Connection) -> None:
+        """It is gone, or a tunnel has taken over."""
+
+
+class _Step(enum.Enum):
+    READING = enum.auto()
+    ANSWERING = enum.auto()
+    UPGRADING = enum.auto()
+    DONE = enum.auto()
+
+
+class Connection(asyncio.Protocol):
+    """Protocol of a fresh TCP connection; see the module for its steps."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._step = _Step.READING
+        self._reader = HeadReader()
+        self._early = b""
+        self._timer: asyncio.TimerHandle | None = None
+        self._upgrade: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock for the request."""
+        self._transport = cast(asyncio.Transport, transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for option, value in _KEEPALIVE:
+                sock.setsockopt(*option, value)
+        self._set_timer(self._door.head_timeout_s, self._head_too_slow)
+        self._door.waits(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the request, or of a client that does not wait for its 101."""
+        if self._step is _Step.UPGRADING:
+            self._keep_early(data)
+        elif self._step is _Step.READING:
+            self._read_head(data)
+
+    def eof_received(self) -> bool:
+        """The client ends its side; so do we, once what we wrote is sent."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Undo what was begun for this client."""
+        self._step = _Step.DONE
+        self._stop_timer()
+        self._door.left(self)
+        if self._upgrade is not None:
+            self._upgrade.cancel()
+
+    def drop(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def refuse_for_shutdown(self) -> None:
+        """Answer an upgrade that is under way with 503: no tunnel opens any more."""
+        if self._step is _Step.UPGRADING and self._upgrade is not None:
+            self._answer(text_response(503, SHUTTING_DOWN))
+            self._upgrade.cancel()
+
+    # -- request
+
+    def _read_head(self, data: bytes) -> None:
+        try:
+            found = self._reader.feed(data)
+            if found is not None:
+                self._stop_timer()
+                self._serve(*found)
+        except BadRequest as bad:
+            self._answer(bad.response)
+
+    def _serve(self, head: RequestHead, rest: bytes) -> None:
+        response = self._door.endpoints.route(head)
+        if response is not None:
+            self._answer(response, head_only=head.method == "HEAD")
+            return
+        switching = accept(head)
+        if isinstance(switching, Response):
+            self._answer(switching)
+            return
+        refusal = first_refusal(Upgrade(head, self._door.endpoints.draining))
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        self._step = _Step.UPGRADING
+        self._door.entered(self)
+        self._keep_early(rest)
+        self._upgrade = spawn(self._become_tunnel(switching), name=f"tunnel of {self._peer}")
+
+    def _keep_early(self, data: bytes) -> None:
+        """A client may not send before the 101 (RFC 6455 §4.1); a little is kept, more is not read yet."""
+        self._early += data
+        if len(self._early) > MAX_EARLY_BYTES:
+            self._answer(text_response(400, "data before the handshake was answered"))
+            if self._upgrade is not None:
+                self._upgrade.cancel()
+
+    def _head_too_slow(self) -> None:
+        if self._reader.is_empty and self._transport is not None:
+            self._transport.close()
+        else:
+            self._answer(text_response(408, "request took too long"))
+
+    # -- upgrade
+
+    async def _become_tunnel(self, switching: bytes) -> None:
+        transport = self._transport
+        assert transport is not None
+        try:
+            async with self._door.tunnels.prepare(self._peer) as tunnel:
+                if self._step is not _Step.UPGRADING or transport.is_closing():
+                    return
+                self._step = _Step.DONE
+                self._door.left(self)
+                transport.write(switching)
+                await tunnel.run(transport, self._early)
+        except (AtCapacity, SegmentUnavailable) as failure:
+            if isinstance(failure, SegmentUnavailable):
+                _log.error("tunnel cannot be made", peer=self._peer, why=failure.reason)
+            self._refuse(refusal_of(failure))
+        except Exception:
+            self._refuse(Refusal(503, "the tunnel could not be made: internal error"))
+            raise
+
+    @property
+    def _peer(self) -> str:
+        address = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unknown"
+
+    # -- answer
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if self._step is _Step.DONE:
+            return
+        refusal.count(self._door.metrics)
+        _log.info("upgrade refused", peer=self._peer, status=refusal.status, text=refusal.text)
+        self._answer(refusal.response())
+
+    def _answer(self, response: Response, *, head_only: bool = False) -> None:
+        """Write the answer, half-close, and discard what still comes for a while.
+
+        Closing with unread bytes would make the kernel reset the connection and could destroy the answer on
+        its way (RFC 9112 §9.6).
+        """
+        transport = self._transport
+        if transport is None or self._step in (_Step.ANSWERING, _Step.DONE):
+            return
+        self._step = _Step.ANSWERING
+        self._early = b""
+        self._door.waits(self)
+        transport.write(response.serialize(head_only=head_only))
+        transport.write_eof()
+        self._set_timer(LINGER_S, self._linger_over)
+
+    def _linger_over(self) -> None:
+        """Close; a client that has not taken its answer by then gets a last stretch of the same length."""
+        assert self._transport is not None
+        self._set_timer(LINGER_S, self.drop)
+        self._transport.close()
+
+    def _set_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, callback)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,71 @@
+"""Routes a request head to an operational endpoint, to the upgrade, or to an error. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from aero_l2.door.http import RequestHead, Response, text_response
+from aero_l2.observe.metrics import CONTENT_TYPE, Metrics
+
+TUNNEL_PATHS: Final = frozenset(("/l2", "/l2/", "/eth", "/eth/"))
+SHUTTING_DOWN: Final = "shutting down"
+
+
+class Readiness(Protocol):
+    """Whether new tunnels can be made."""
+
+    def unready_reason(self) -> str | None:
+        """Why not, in words for an operator; None while they can."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInfo:
+    """What /version says."""
+
+    version: str
+    git_sha: str
+    built_at: str
+
+
+@dataclass(slots=True)
+class Endpoints:
+    """State behind the operational endpoints; `draining` is set when the shutdown begins."""
+
+    build: BuildInfo
+    metrics: Metrics
+    readiness: Readiness
+    draining: bool = False
+
+    def route(self, head: RequestHead) -> Response | None:
+        """The answer to a request, None where it asks for a tunnel and the upgrade has to decide."""
+        if head.path in TUNNEL_PATHS:
+            if head.method != "GET":
+                return text_response(405, "method not allowed", ("Allow", "GET"))
+            return None if is_upgrade(head) else text_response(400, "this is a WebSocket endpoint")
+        if head.path not in _ENDPOINTS:
+            return text_response(404, "not found")
+        if head.method not in ("GET", "HEAD"):
+            return text_response(405, "method not allowed", ("Allow", "GET, HEAD"))
+        return self._answer(head.path)
+
+    def _answer(self, path: str) -> Response:
+        if path == "/healthz":
+            return text_response(200, "ok")
+        if path == "/readyz":
+            reason = SHUTTING_DOWN if self.draining else self.readiness.unready_reason()
+            return text_response(200, "ready") if reason is None else text_response(503, reason)
+        if path == "/metrics":
+            return Response(200, self.metrics.render(), CONTENT_TYPE)
+        build = self.build
+        body = {"version": build.version, "gitSha": build.git_sha, "builtAt": build.built_at}
+        return Response(200, json.dumps(body).encode(), "application/json")
+
+
+_ENDPOINTS: Final = frozenset(("/healthz", "/readyz", "/version", "/metrics"))
+
+
+def is_upgrade(head: RequestHead) -> bool:
+    """Whether a request asks to become a WebSocket at all (RFC 9110 §7.8)."""
+    return "upgrade" in head.tokens("Connection") and "websocket" in head.tokens("Upgrade")

@@ -1,0 +1,1 @@
+"""A tunnel from the upgrade to its end: states, pump, closing."""

@@ -1,0 +1,77 @@
+"""Why tunnels end: one table from the reason to everything that reason makes anyone see.
+
+Close codes are those of RFC 6455 §7.4; the texts are part of the protocol (docs/protocol.md).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from aero_l2.wire.tunnel import ErrorCode
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+MetricName = Literal[
+    "idle_timeouts",
+    "sessions_closed_quota_bytes",
+    "sessions_closed_quota_fps",
+    "sessions_closed_backpressure",
+]
+
+
+class Reason(enum.Enum):
+    """Why a tunnel ends."""
+
+    MALFORMED_MESSAGE = "malformed message"
+    BYTE_QUOTA = "byte quota"
+    FRAME_RATE_QUOTA = "frame rate quota"
+    BACKPRESSURE = "backpressure"
+    IDLE_TIMEOUT = "idle timeout"
+    SHUTDOWN = "shutdown"
+    TUNNEL_FAILED = "tunnel failed"
+    WEBSOCKET_FAILED = "websocket failed"
+    PEER_CLOSED = "peer closed"
+    PEER_GONE = "peer gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What a reason makes visible.
+
+    error_code: code of the ERROR message sent first, None for no such message.
+    close_code: code of our close frame, None where we send none of our own.
+    text: text of ERROR and close frame; empty where the occasion supplies it.
+    metric: attribute of `Metrics` that counts it.
+    """
+
+    error_code: ErrorCode | None
+    close_code: int | None
+    text: str
+    log_level: LogLevel
+    metric: MetricName | None = None
+
+
+CLOSINGS: Final[dict[Reason, Closing]] = {
+    Reason.MALFORMED_MESSAGE: Closing(ErrorCode.PROTOCOL_ERROR, 1008, "", "info"),
+    Reason.BYTE_QUOTA: Closing(
+        ErrorCode.QUOTA_BYTES, 1008, "byte quota exceeded", "info", "sessions_closed_quota_bytes"
+    ),
+    Reason.FRAME_RATE_QUOTA: Closing(
+        ErrorCode.QUOTA_FPS, 1008, "frame rate quota exceeded", "info", "sessions_closed_quota_fps"
+    ),
+    Reason.BACKPRESSURE: Closing(
+        ErrorCode.BACKPRESSURE,
+        1008,
+        "outbound websocket backpressure",
+        "warning",
+        "sessions_closed_backpressure",
+    ),
+    Reason.IDLE_TIMEOUT: Closing(None, 1008, "idle timeout", "info", "idle_timeouts"),
+    Reason.SHUTDOWN: Closing(None, 1001, "shutting down", "info"),
+    Reason.TUNNEL_FAILED: Closing(None, 1011, "tunnel failed", "error"),
+    # The library has sent its close frame (1002, 1007 or, over the message cap, 1009) or echoed the peer's.
+    Reason.WEBSOCKET_FAILED: Closing(None, None, "", "info"),
+    Reason.PEER_CLOSED: Closing(None, None, "", "info"),
+    Reason.PEER_GONE: Closing(None, None, "", "info"),
+}

@@ -1,0 +1,30 @@
+"""What a session needs from outside: its network segment. The wiring provides it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+
+class Segment(Protocol):
+    """The network of one tunnel, ready for frames."""
+
+    @property
+    def tap(self) -> int:
+        """Non-blocking file descriptor of the guest's TAP; one frame a read or write, no packet header.
+
+        It stays open until the segment's context manager has exited.
+        """
+
+    @property
+    def failed(self) -> asyncio.Future[str]:
+        """Resolves with the reason, for people, when NAT process or namespace is lost."""
+
+
+SegmentOpener = Callable[[int], AbstractAsyncContextManager[Segment]]
+"""Session id → context manager that makes a segment and undoes it, on cancellation too.
+
+Entering raises `aero_l2.errors.SegmentUnavailable` when it cannot be made.
+"""

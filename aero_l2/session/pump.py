@@ -1,0 +1,140 @@
+"""The TAP side of a tunnel: frames between a TAP's file descriptor and whoever sends them on.
+
+Down (TAP → client): up to 64 reads a wake-up, handed over as one batch; while the client does not read, the
+TAP is not read either, and frames fall off its queue in the kernel. Up (client → TAP): one write a frame;
+what the kernel does not take is lost, as on any Ethernet, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aero_l2.observe.metrics import Metrics
+from aero_l2.wire.send import frame_prefixes, join_frames
+
+READS_PER_WAKE_UP: Final = 64
+MIN_FRAME_BYTES: Final = 14
+
+
+class Pump:
+    """Moves frames of one tunnel; between `start` and `stop` it owns the readiness of the TAP.
+
+    Args:
+        tap: non-blocking file descriptor; must stay open until `stop`.
+        max_frame_payload: largest frame in bytes; longer ones from the TAP are dropped.
+        send: takes the bytes of a batch of FRAME messages.
+        failed: told once, in words, when the TAP can no longer be read.
+    """
+
+    def __init__(
+        self,
+        tap: int,
+        *,
+        max_frame_payload: int,
+        send: Callable[[bytes], None],
+        failed: Callable[[str], None],
+        metrics: Metrics,
+    ) -> None:
+        self._tap = tap
+        self._max_frame = max_frame_payload
+        self._prefixes = frame_prefixes(max_frame_payload)
+        self._send = send
+        self._failed = failed
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._running = False
+        self._reading = False
+        self._paused = False
+
+    def start(self) -> None:
+        """Let frames flow."""
+        self._running = True
+        self._update()
+
+    def stop(self) -> None:
+        """Touch the TAP no more; idempotent. Must come before its file descriptor is closed."""
+        self._running = False
+        self._update()
+
+    def pause(self) -> None:
+        """Stop reading the TAP: the client does not keep up."""
+        self._paused = True
+        self._update()
+
+    def resume(self) -> None:
+        """Read the TAP again."""
+        self._paused = False
+        self._update()
+
+    def to_tap(self, frames: Sequence[bytes]) -> None:
+        """Write the frames of one read to the TAP. Never raises: what is not taken is counted as dropped."""
+        if not frames:
+            return
+        dropped = self._write(frames) if self._running else len(frames)
+        metrics = self._metrics
+        metrics.frames_rx.inc(len(frames))
+        metrics.bytes_rx.inc(sum(map(len, frames)))
+        if dropped:
+            metrics.frames_dropped.inc(dropped)
+
+    def _write(self, frames: Sequence[bytes]) -> int:
+        tap, write, dropped = self._tap, os.write, 0
+        for frame in frames:
+            if len(frame) < MIN_FRAME_BYTES:
+                dropped += 1
+                continue
+            try:
+                write(tap, frame)
+            except OSError:
+                dropped += 1
+        return dropped
+
+    def _from_tap(self) -> None:
+        """The TAP is readable: take a batch, write it once."""
+        frames, failure = self._read()
+        if frames:
+            self._forward(frames)
+        if failure is not None:
+            self.stop()
+            self._failed(f"the TAP cannot be read: {failure.strerror}")
+
+    def _read(self) -> tuple[list[bytes], OSError | None]:
+        tap, read, size = self._tap, os.read, self._max_frame + 1
+        frames: list[bytes] = []
+        try:
+            for _ in range(READS_PER_WAKE_UP):
+                frame = read(tap, size)
+                if not frame:
+                    return frames, OSError(errno.EIO, "end of file")
+                frames.append(frame)
+        except BlockingIOError:
+            pass
+        except OSError as failure:
+            return frames, failure
+        return frames, None
+
+    def _forward(self, frames: list[bytes]) -> None:
+        metrics = self._metrics
+        if max(map(len, frames)) > self._max_frame:
+            fitting = [frame for frame in frames if len(frame) <= self._max_frame]
+            metrics.frames_dropped.inc(len(frames) - len(fitting))
+            frames = fitting
+            if not frames:
+                return
+        metrics.frames_tx.inc(len(frames))
+        metrics.bytes_tx.inc(sum(map(len, frames)))
+        self._send(join_frames(frames, self._prefixes))
+
+    def _update(self) -> None:
+        should_read = self._running and not self._paused
+        if should_read == self._reading:
+            return
+        self._reading = should_read
+        if should_read:
+            self._loop.add_reader(self._tap, self._from_tap)
+        else:
+            self._loop.remove_reader(self._tap)

@@ -1,0 +1,180 @@
+"""One tunnel from the upgrade to its end: segment, pump and link, held together and released together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import structlog
+
+from aero_l2.observe.metrics import Metrics
+from aero_l2.session.closing import CLOSINGS, Reason
+from aero_l2.session.link import Link
+from aero_l2.session.ports import Segment
+from aero_l2.session.pump import Pump
+from aero_l2.session.state import Phase, TunnelState
+from aero_l2.wire.receive import Receiver
+from aero_l2.wire.send import websocket_message
+from aero_l2.wire.tunnel import Limits, MessageType, encode, encode_error, sort_batch
+
+_log = structlog.get_logger("aero_l2.session")
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelOptions:
+    """What all tunnels of a process share. stall_timeout_s: 0 = none. library_only: see `Receiver`."""
+
+    limits: Limits = field(default_factory=Limits)
+    stall_timeout_s: float = 10.0
+    library_only: bool = False
+
+
+class Tunnel:
+    """One tunnel; made while its segment stands, run once its transport is upgraded.
+
+    The messages of one read arrive together in `on_messages`; what counts or merges them belongs there.
+    """
+
+    def __init__(
+        self, session_id: int, peer: str, segment: Segment, options: TunnelOptions, metrics: Metrics
+    ) -> None:
+        self.session_id = session_id
+        self.state = TunnelState().preparing()
+        self._opened_at = 0.0
+        self._segment = segment
+        self._options = options
+        self._metrics = metrics
+        self._log = _log.bind(session=session_id, peer=peer)
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        limits = options.limits
+        receiver = Receiver(limits.max_message, library_only=options.library_only)
+        self.link = Link(receiver, self, stall_timeout_s=options.stall_timeout_s)
+        self._pump = Pump(
+            segment.tap,
+            max_frame_payload=limits.max_frame_payload,
+            send=self.link.write,
+            failed=self._segment_lost,
+            metrics=metrics,
+        )
+
+    async def run(self, transport: asyncio.Transport, early: bytes) -> None:
+        """Carry frames until the end, whoever brings it; then all of this is stopped, the segment not yet.
+
+        Args:
+            transport: the upgraded connection; it is closed on return, also on cancellation.
+            early: bytes the client sent right behind its handshake.
+        """
+        with ExitStack() as stack:
+            stack.callback(self._ended)
+            stack.callback(self.link.abort)
+            stack.callback(self._pump.stop)
+            self._open(transport, early)
+            await self._over
+            await self.link.finish()
+
+    def close(self, reason: Reason, text: str | None = None) -> None:
+        """Begin the end: ERROR and close frame as `CLOSINGS` says; only the first reason counts.
+
+        `text` replaces the table's text in what the peer sees.
+        """
+        if not self.state.is_open:
+            return
+        closing = CLOSINGS[reason]
+        text = closing.text if text is None else text
+        self.state = self.state.closing(reason, text)
+        self._pump.stop()
+        if closing.metric is not None:
+            getattr(self._metrics, closing.metric).inc()
+        if closing.error_code is not None:
+            limit = self._options.limits.max_control_payload
+            self.link.write(websocket_message(encode_error(closing.error_code, text, limit)))
+        if closing.close_code is not None:
+            self.link.send_close(closing.close_code, text)
+        if not self._over.done():
+            self._over.set_result(None)
+
+    # -- what the link tells
+
+    def on_messages(self, messages: list[bytes]) -> None:
+        """The messages of one read: frames to the TAP, PONGs back, malformed ones end the tunnel."""
+        if not self.state.is_open:
+            return
+        inbound = sort_batch(messages, self._options.limits)
+        self._pump.to_tap(inbound.frames)
+        if inbound.pings:
+            pongs = (websocket_message(encode(MessageType.PONG, payload)) for payload in inbound.pings)
+            self.link.reply(b"".join(pongs))
+        if inbound.fault is not None:
+            self.close(Reason.MALFORMED_MESSAGE, str(inbound.fault))
+
+    def on_paused(self) -> None:
+        """The client does not keep up."""
+        self._pump.pause()
+
+    def on_resumed(self) -> None:
+        """The client has caught up."""
+        self._pump.resume()
+
+    def on_stalled(self) -> None:
+        """The client takes nothing."""
+        self.close(Reason.BACKPRESSURE)
+
+    def on_websocket_end(self) -> None:
+        """The peer closed, or broke the WebSocket protocol."""
+        if not self.state.is_open:
+            self.link.finish_now()
+            return
+        failure = self.link.failure
+        if failure is None:
+            self.close(Reason.PEER_CLOSED)
+        else:
+            self.close(Reason.WEBSOCKET_FAILED, f"{failure[0]} {failure[1]}")
+
+    def on_gone(self) -> None:
+        """The connection is lost."""
+        self.close(Reason.PEER_GONE)
+
+    # -- begin and end
+
+    def _open(self, transport: asyncio.Transport, early: bytes) -> None:
+        self.state = self.state.opened()
+        self._opened_at = time.monotonic()
+        self._metrics.sessions.inc()
+        self._metrics.sessions_active.inc()
+        self._log.info("tunnel opened")
+        transport.set_protocol(self.link)
+        self.link.connection_made(transport)
+        self._segment.failed.add_done_callback(self._on_segment_failed)
+        try:
+            self._pump.start()
+        except OSError as failure:
+            self._segment_lost(f"the TAP cannot be watched: {failure.strerror}")
+        if early:
+            self.link.data_received(early)
+
+    def _on_segment_failed(self, failed: asyncio.Future[str]) -> None:
+        if not failed.cancelled():
+            failure = failed.exception()
+            self._segment_lost(failed.result() if failure is None else str(failure))
+
+    def _segment_lost(self, why: str) -> None:
+        if self.state.is_open:
+            self._log.error("segment lost", why=why)
+            self.close(Reason.TUNNEL_FAILED)
+
+    def _ended(self) -> None:
+        self._segment.failed.remove_done_callback(self._on_segment_failed)
+        if self.state.phase in (Phase.ACCEPTED, Phase.PREPARING):
+            return
+        self.state = self.state.closed()
+        self._metrics.sessions_active.dec()
+        reason = self.state.reason
+        level = CLOSINGS[reason].log_level if reason is not None else "warning"
+        getattr(self._log, level)(
+            "tunnel closed",
+            reason=reason.value if reason is not None else "cancelled",
+            text=self.state.text,
+            seconds=round(time.monotonic() - self._opened_at, 3),
+        )
