@@ -46,7 +46,7 @@ class Namespace:
         """Run a program inside, return its stdout; raises AssertionError with its stderr if it fails."""
         done = subprocess.run(self.enter(*argv), capture_output=True, text=True, timeout=60, **options)
         assert done.returncode == 0, f"{self.name}: {' '.join(argv)}: {done.returncode}: {done.stderr}"
-        return done.stdout
+        return str(done.stdout)
 
     def call(self, function: Callable[[], _T]) -> _T:
         """Run ``function`` on a new thread inside; what it returns (a socket, say) keeps belonging there."""

@@ -4,7 +4,6 @@ A process may end between two looks; everything here then answers as if it had n
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,16 +70,16 @@ def descendants(root: int) -> list[int]:
     return [pid for pid in found if is_alive(pid)]
 
 
+def namespaces_of(pid: int) -> set[str]:
+    """The network namespaces that a process is in or holds by a descriptor, as ``net:[inode]``."""
+    links = [f"/proc/{pid}/task/{task}/ns/net" for task in _list(f"/proc/{pid}/task")]
+    links += [f"/proc/{pid}/fd/{fd}" for fd in _list(f"/proc/{pid}/fd")]
+    return {name for link in links if (name := link_of(link)).startswith("net:[")}
+
+
 def network_namespaces() -> set[str]:
-    """Every network namespace that some thread is in or some file descriptor holds, as ``net:[inode]``."""
-    return {name for pid in pids() for name in _held_by(pid) if name.startswith("net:[")}
-
-
-def _held_by(pid: int) -> Iterator[str]:
-    for task in _list(f"/proc/{pid}/task"):
-        yield link_of(f"/proc/{pid}/task/{task}/ns/net")
-    for fd in _list(f"/proc/{pid}/fd"):
-        yield link_of(f"/proc/{pid}/fd/{fd}")
+    """Every network namespace that some process of the machine is in or holds."""
+    return {name for pid in pids() for name in namespaces_of(pid)}
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,15 @@ def usage(group: list[int]) -> Usage:
         processes=len(group),
         threads=sum(len(_list(f"/proc/{pid}/task")) for pid in group),
         descriptors=sum(len(_list(f"/proc/{pid}/fd")) for pid in group),
-        namespaces=len({n for pid in group for n in _held_by(pid) if n.startswith("net:[")}),
+        namespaces=len({name for pid in group for name in namespaces_of(pid)}),
     )
 
 
-def arp_entries() -> int:
-    """Entries in the IPv4 neighbour table, which all namespaces of the machine share."""
-    return int(_read("/proc/net/stat/arp_cache").splitlines()[1].split()[0], 16)
+def arp_cache(column: str) -> int:
+    """A number of the IPv4 neighbour table, which all namespaces of the machine share (sum over the processors).
+
+    ``entries`` is the table's size; ``table_fulls`` counts refusals because the table was full (arp(7), gc_thresh3).
+    """
+    names, *rows = (line.split() for line in _read("/proc/net/stat/arp_cache").splitlines())
+    values = [int(row[names.index(column)], 16) for row in rows]
+    return values[0] if column == "entries" else sum(values)

@@ -8,6 +8,7 @@ import http.client
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -30,23 +31,26 @@ USER_ID = 61234  # an ordinary user that owns nothing and is in no group
 SERVICE_USER = "aero-l2"
 _PROGRAMS = ("slirp4netns", "nft", "ip")
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_TUN = os.makedev(10, 200)
 _PREPARE = """
 mount --bind "$1" /etc/resolv.conf
 mkdir -p /dev/net
 mount -t tmpfs -o mode=755 tmpfs /dev/net
-mknod -m "$2" /dev/net/tun c 10 200
-shift 2
-exec "$@"
+echo ready
+exec cat
 """
 
 
 class Proxy:
     """A running proxy: its processes, its log and the ways to reach it."""
 
-    def __init__(self, world: World, run_as: RunAs, process: subprocess.Popen[str], programs: Path) -> None:
+    def __init__(
+        self, world: World, run_as: RunAs, process: subprocess.Popen[str], programs: Path, devices: Path
+    ) -> None:
         self.world = world
         self.run_as = run_as
         self.programs = programs  # the proxy's PATH: a directory of symbolic links
+        self.devices = devices  # the proxy's /dev/net, as seen from the machine
         self.stdout: list[str] = []
         self.port = 0
         self._process = process
@@ -138,9 +142,10 @@ class Proxy:
         lines = self.get("/metrics")[1].splitlines()
         return next(float(line.split()[1]) for line in lines if line.split()[:1] == [name])
 
-    def in_mounts(self, *argv: str) -> None:
-        """Run a program in the proxy's mount namespace, as root of the machine: to change its /dev/net."""
-        subprocess.run(["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "--", *argv], check=True, timeout=15)
+    def namespaces(self) -> set[str]:
+        """The network namespaces that its processes hold, its tunnels' among them, without the host's."""
+        held = {name for pid in self.processes() for name in procfs.namespaces_of(pid)}
+        return held - {procfs.link_of(str(self.world.host.path))}
 
     def terminate(self) -> None:
         """SIGTERM to launch."""
@@ -182,30 +187,58 @@ class Proxy:
             stream.close()
 
 
-def _symlinks(directory: Path) -> None:
-    for name in _PROGRAMS:
-        found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-        assert found, f"{name} is not installed (./dev setup)"
-        (directory / name).symlink_to(found)
+@contextmanager
+def _mounts(world: World) -> Iterator[int]:
+    """A mount namespace with the world's resolv.conf and an empty /dev/net; yields the process that holds it."""
+    private = ["unshare", "--mount", "--propagation", "private"]
+    command = [*private, "sh", "-euc", _PREPARE, "sh", str(world.resolv_conf)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"ready\n"
+        yield holder.pid
+    finally:
+        holder.stdin.close()
+        holder.wait(10)
+        holder.stdout.close()
 
 
-def _command(world: World, run_as: RunAs, env: dict[str, str], tun_mode: int) -> list[str]:
-    as_user = [
-        "setpriv",
-        f"--reuid={USER_ID}",
-        f"--regid={USER_ID}",
-        "--clear-groups",
-        "--inh-caps=-all",
-        "--",
-    ]
+def _command(world: World, mounts: int, run_as: RunAs, env: dict[str, str]) -> list[str]:
+    user = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "--inh-caps=-all", "--"]
     variables = [f"{name}={value}" for name, value in env.items()]
     program = [str(_REPOSITORY / ".venv/bin/aero-l2"), "serve", "--bind", "127.0.0.1:0", "--ready-stdout"]
-    return world.host.enter(
-        *("unshare", "--mount", "--propagation", "private"),
-        *("sh", "-euc", _PREPARE, "sh", str(world.resolv_conf), f"{tun_mode:o}"),
-        *(as_user if run_as == "user" else []),
+    return [
+        *("nsenter", f"--net={world.host.path}", f"--mount=/proc/{mounts}/ns/mnt", "--wd=/", "--"),
+        *(user if run_as == "user" else []),
         *("env", "-i", *variables, *program),
-    )
+    ]
+
+
+@contextmanager
+def _programs() -> Iterator[Path]:
+    """A directory that every user can read, with links to the programs that the proxy needs."""
+    directory = Path(tempfile.mkdtemp(prefix="aero-l2-test-path-"))
+    try:
+        directory.chmod(0o755)
+        for name in _PROGRAMS:
+            (directory / name).symlink_to(installed(name))
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def installed(name: str) -> str:
+    """Where the machine has a program."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    assert found, f"{name} is not installed (./dev setup)"
+    return found
+
+
+def make_tun(devices: Path, mode: int) -> None:
+    """Make the device node ``tun`` in a proxy's /dev/net."""
+    os.mknod(devices / "tun", stat.S_IFCHR, _TUN)
+    (devices / "tun").chmod(mode)
 
 
 @contextmanager
@@ -214,33 +247,31 @@ def run_proxy(
 ) -> Iterator[Proxy]:
     """Start the proxy and stop it afterwards; nothing of it is left.
 
-    ``env``: settings on top of the open, unauthenticated ones. ``tun_mode``: mode of its /dev/net/tun, by default what
-    is common: closed to others for root (launch has to arrange itself), open for an ordinary user.
+    ``env``: settings on top of the open, unauthenticated ones. ``tun_mode``: mode of its /dev/net/tun, by default
+    what is common: closed to others for root (launch has to arrange itself), open for an ordinary user.
     """
-    programs = Path(tempfile.mkdtemp(prefix="aero-l2-test-path-"))
-    programs.chmod(0o755)
-    _symlinks(programs)
-    settings = {
-        "PATH": str(programs),
-        "AERO_L2_OPEN": "1",
-        "AERO_L2_INSECURE_ALLOW_NO_AUTH": "1",
-        **({"AERO_L2_USER": SERVICE_USER} if run_as == "root" else {}),
-        **(env or {}),
-    }
-    mode = tun_mode if tun_mode is not None else 0o600 if run_as == "root" else 0o666
-    process = subprocess.Popen(
-        _command(world, run_as, settings, mode),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd="/",
-    )
-    proxy = Proxy(world, run_as, process, programs)
-    try:
-        proxy.wait_ready()
-        yield proxy
-    finally:
-        proxy.close()
-        shutil.rmtree(programs)
-        sys.stderr.write(f"--- log of the proxy ({run_as}) ---\n{proxy.log}")
+    with _mounts(world) as mounts, _programs() as programs:
+        settings = {
+            "PATH": str(programs),
+            "AERO_L2_OPEN": "1",
+            "AERO_L2_INSECURE_ALLOW_NO_AUTH": "1",
+            **({"AERO_L2_USER": SERVICE_USER} if run_as == "root" else {}),
+            **(env or {}),
+        }
+        default_mode = 0o600 if run_as == "root" else 0o666
+        devices = Path(f"/proc/{mounts}/root/dev/net")
+        make_tun(devices, default_mode if tun_mode is None else tun_mode)
+        process = subprocess.Popen(
+            _command(world, mounts, run_as, settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        proxy = Proxy(world, run_as, process, programs, devices)
+        try:
+            proxy.wait_ready()
+            yield proxy
+        finally:
+            proxy.close()
+            sys.stderr.write(f"--- log of the proxy ({run_as}) ---\n{proxy.log}")

@@ -6,7 +6,8 @@ its own address, as a real guest does.
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Literal, TypeVar
 
 from scapy.layers.dhcp import BOOTP, DHCP
@@ -16,6 +17,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from support import addresses as at
+from support.proxy import Proxy
 from support.tunnel import Tunnel
 
 _T = TypeVar("_T")
@@ -119,14 +121,13 @@ class RawGuest:
 
     async def ping(self, address: str) -> bool:
         """Whether an ICMP echo is answered rather than refused."""
-        number = next(self._ports)
-        return (
-            await self._judge(IP(src=at.GUEST, dst=address) / ICMP(id=number, seq=1) / b"echo") == "answered"
-        )
+        return await self.try_icmp(address) == "answered"
 
-    async def try_icmp(self, address: str) -> Verdict:
+    async def try_icmp(self, address: str, data: bytes = b"try") -> Verdict:
         """What an ICMP echo request meets."""
-        return await self._judge(IP(src=at.GUEST, dst=address) / ICMP(id=next(self._ports), seq=1) / b"echo")
+        return await self._judge(
+            IP(src=at.GUEST, dst=address) / ICMP(id=next(self._ports), seq=1) / Raw(data)
+        )
 
     async def try_tcp(self, address: str, port: int) -> Verdict:
         """What a SYN meets."""
@@ -164,6 +165,12 @@ class RawGuest:
         question = DNS(id=number, rd=1, qd=DNSQR(qname=name, qtype=kind))
         return DNS(await self.udp(at.GATEWAY, 53, bytes(question), number))
 
+    def drain(self) -> list[bytes]:
+        """Every frame that came and was not read yet, and those that were."""
+        while not self.tunnel.frames.empty():
+            self.seen.append(Ether(self.tunnel.frames.get_nowait()))
+        return [bytes(packet) for packet in self.seen]
+
     async def echo(self, data: bytes) -> None:
         """Prove that this tunnel works end to end: a datagram to the internet and back."""
         assert await self.udp(at.WEB, at.ECHO_PORT, data) == data
@@ -196,3 +203,10 @@ def _refusal(sent: Packet, reply: Packet) -> Verdict | None:
         return None
     code = (reply[ICMP].type, reply[ICMP].code)
     return "prohibited" if code == _ADMINISTRATIVELY_PROHIBITED else "unreachable"
+
+
+@asynccontextmanager
+async def raw_guest(proxy: Proxy, mac: str = MAC) -> AsyncIterator[RawGuest]:
+    """A guest on a new tunnel of the proxy."""
+    async with proxy.tunnel() as tunnel:
+        yield RawGuest(tunnel, mac)

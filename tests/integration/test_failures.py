@@ -1,0 +1,149 @@
+"""What happens when a part of the machinery dies or is missing: said in plain words, undone, and over once mended."""
+
+import os
+import re
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pytest
+from support import procfs
+from support.proxy import Proxy, Role, installed, make_tun
+from support.rawguest import raw_guest
+from support.tunnel import RefusedError
+from support.wait import until
+
+_DEADLINE_S = 30.0
+
+
+async def _refusal(proxy: Proxy) -> RefusedError | None:
+    """Open a tunnel and close it; what it was refused with, if it was."""
+    try:
+        async with proxy.tunnel() as tunnel:
+            await tunnel.ping(b"open")
+    except RefusedError as error:
+        return error
+    return None
+
+
+async def test_killed_nat_process_closes_its_tunnel_and_no_other(proxy: Proxy) -> None:
+    async with raw_guest(proxy) as bystander, raw_guest(proxy) as guest:
+        await guest.echo(b"works")
+        await bystander.echo(b"works")
+        lines = len(proxy.log.splitlines())
+        proxy.kill(proxy.with_role("nat")[-1])
+        assert await guest.tunnel.closed() == (1011, "tunnel failed")
+        await until(lambda: "slirp4netns" in "\n".join(proxy.log.splitlines()[lines:]), "a line in the log")
+        await bystander.echo(b"still works")
+        assert bystander.tunnel.is_open
+
+
+async def test_killed_netd_comes_back_and_tunnels_live_on(own_proxy: Proxy) -> None:
+    async with raw_guest(own_proxy) as guest:
+        await guest.echo(b"works")
+        netd = own_proxy.one("netd")
+        own_proxy.kill(netd)
+        refusals = []
+        while (refusal := await _refusal(own_proxy)) is not None:
+            refusals.append(refusal)
+            assert refusal.status == 503, refusal
+            assert len(refusals) < 1000
+            await guest.echo(b"lives on")
+        assert own_proxy.one("netd") != netd
+        await guest.echo(b"lives on with the new one")
+        async with raw_guest(own_proxy) as late:
+            await late.echo(b"the new one works")
+            held = own_proxy.namespaces()
+    await until(lambda: not own_proxy.with_role("nat"), "both tunnels are undone")
+    await until(lambda: len(held & procfs.network_namespaces()) <= 1, "both namespaces are gone")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A way to make set-up fail under a running proxy, what the refusal has to name, and the way back."""
+
+    cause: Callable[[Proxy], Callable[[], None]]
+    names: str
+
+
+def _without_program(name: str) -> Callable[[Proxy], Callable[[], None]]:
+    def cause(proxy: Proxy) -> Callable[[], None]:
+        (proxy.programs / name).unlink()
+        return lambda: (proxy.programs / name).symlink_to(installed(name))
+
+    return cause
+
+
+def _without_tun(proxy: Proxy) -> Callable[[], None]:
+    (proxy.devices / "tun").unlink()
+    return lambda: make_tun(proxy.devices, 0o666)
+
+
+def _out_of_descriptors(role: Role) -> Callable[[Proxy], Callable[[], None]]:
+    def cause(proxy: Proxy) -> Callable[[], None]:
+        pid = proxy.one(role)
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 3, limits[1]))
+        return lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, limits) and None
+
+    return cause
+
+
+FAULTS = {
+    "no-slirp4netns": Fault(_without_program("slirp4netns"), "slirp4netns"),
+    "no-nft": Fault(_without_program("nft"), "nft"),
+    "no-tun": Fault(_without_tun, "/dev/net/tun"),
+    "netd-out-of-descriptors": Fault(_out_of_descriptors("netd"), "file descriptors|open files"),
+    "server-out-of-descriptors": Fault(_out_of_descriptors("server"), "file descriptors|open files"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_failing_set_up_is_refused_undone_and_over_once_mended(own_proxy: Proxy, kind: str) -> None:
+    await _assert_refused_until_mended(own_proxy, FAULTS[kind])
+
+
+async def _assert_refused_until_mended(proxy: Proxy, fault: Fault) -> None:
+    async with raw_guest(proxy) as bystander:
+        await bystander.echo(b"before")
+        assert await _refusal(proxy) is None
+        await until(lambda: len(proxy.with_role("nat")) == 1, "the first try is undone")
+        before = procfs.usage(proxy.processes())
+        mend = fault.cause(proxy)
+        try:
+            refusal = await _refusal(proxy)
+            assert refusal is not None
+            assert refusal.status == 503
+            assert re.search(fault.names, refusal.body, re.IGNORECASE), refusal.body
+            assert "\n" not in refusal.body.strip()
+            await until(lambda: proxy.get("/readyz")[0] == 503, "not ready", _DEADLINE_S)
+            await until(
+                lambda: procfs.usage(proxy.processes()) == before, f"as before: {before}", _DEADLINE_S
+            )
+            await bystander.echo(b"meanwhile")
+            assert proxy.get("/healthz")[0] == 200
+        finally:
+            mend()
+        await until(lambda: proxy.get("/readyz")[0] == 200, "ready again", _DEADLINE_S)
+        async with raw_guest(proxy) as late:
+            await late.echo(b"after")
+        await bystander.echo(b"all along")
+
+
+async def test_closed_tun_device_is_named_to_an_ordinary_user(own_proxy: Proxy) -> None:
+    """Started by root the proxy gets by with any mode, which every other test of that kind shows."""
+
+    def close(proxy: Proxy) -> Callable[[], None]:
+        (proxy.devices / "tun").chmod(0o600)
+        return lambda: (proxy.devices / "tun").chmod(0o666)
+
+    if own_proxy.run_as == "user":
+        await _assert_refused_until_mended(
+            own_proxy, Fault(close, "/dev/net/tun.*permission|permission.*/dev/net/tun")
+        )
+    else:
+        with suppress(FileNotFoundError):
+            close(own_proxy)
+        assert await _refusal(own_proxy) is None

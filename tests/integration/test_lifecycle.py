@@ -1,0 +1,107 @@
+"""How a proxy ends, and that nothing of a tunnel outlives it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from support import procfs
+from support.proxy import Proxy, Role
+from support.rawguest import RawGuest, raw_guest
+from support.wait import until
+
+_GRACE_S = 3.0
+_GONE_S = 10.0  # five times the two seconds that are promised
+_CYCLES = 200
+
+
+@asynccontextmanager
+async def _working_guests(proxy: Proxy, count: int) -> AsyncIterator[list[RawGuest]]:
+    async with AsyncExitStack() as stack:
+        guests = [await stack.enter_async_context(raw_guest(proxy)) for _ in range(count)]
+        await asyncio.gather(*(guest.echo(b"works") for guest in guests))
+        yield guests
+
+
+async def _assert_gone(proxy: Proxy, namespaces: set[str]) -> None:
+    """Neither a process of the proxy (the NAT's included) is left nor a namespace, and with it its TAPs."""
+    await until(lambda: not proxy.processes(), "every process has ended", _GONE_S)
+    await until(lambda: not namespaces & procfs.network_namespaces(), "every namespace is gone", _GONE_S)
+
+
+async def test_sigterm_closes_tunnels_with_1001_and_ends_with_status_0(own_proxy: Proxy) -> None:
+    async with _working_guests(own_proxy, 3) as guests:
+        namespaces = own_proxy.namespaces()
+        started = time.monotonic()
+        own_proxy.terminate()
+        closes = await asyncio.gather(*(guest.tunnel.closed() for guest in guests))
+        status = await asyncio.to_thread(own_proxy.wait)
+        took = time.monotonic() - started
+    assert closes == [(1001, "shutting down")] * 3
+    assert status == 0, own_proxy.log
+    assert took <= _GRACE_S
+    await _assert_gone(own_proxy, namespaces)
+
+
+async def test_sigterm_without_tunnels_ends_with_status_0(own_proxy: Proxy) -> None:
+    namespaces = own_proxy.namespaces()
+    own_proxy.terminate()
+    assert await asyncio.to_thread(own_proxy.wait) == 0, own_proxy.log
+    await _assert_gone(own_proxy, namespaces)
+
+
+VICTIMS: dict[str, tuple[Role, ...]] = {
+    "server": ("server",),
+    "launch": ("launch",),
+    "all-but-nat": ("launch", "netd", "server"),
+    "all": ("launch", "netd", "server", "nat"),
+}
+
+
+@pytest.mark.parametrize("victims", VICTIMS)
+async def test_sigkill_leaves_nothing_behind(own_proxy: Proxy, victims: str) -> None:
+    async with _working_guests(own_proxy, 3):
+        namespaces = own_proxy.namespaces()
+        assert len(namespaces) >= 3
+        own_proxy.kill(*(pid for role in VICTIMS[victims] for pid in own_proxy.with_role(role)))
+        await _assert_gone(own_proxy, namespaces)
+
+
+async def test_closed_tunnel_leaves_nothing_behind(proxy: Proxy) -> None:
+    before = proxy.namespaces()
+    async with raw_guest(proxy) as guest:
+        await guest.echo(b"works")
+        opened = proxy.namespaces() - before
+        assert opened
+        nat = proxy.with_role("nat")
+    await until(lambda: not opened & procfs.network_namespaces(), "the namespace is gone", _GONE_S)
+    await until(lambda: not any(map(procfs.is_alive, nat)), "the NAT process has ended", _GONE_S)
+
+
+async def test_tunnel_that_vanishes_leaves_nothing_behind(proxy: Proxy) -> None:
+    before = proxy.namespaces()
+    async with raw_guest(proxy) as guest:
+        await guest.echo(b"works")
+        opened = proxy.namespaces() - before
+        guest.tunnel.abort()
+        await until(lambda: not opened & procfs.network_namespaces(), "the namespace is gone", _GONE_S)
+
+
+@pytest.mark.slow
+async def test_open_and_close_use_nothing_up(own_proxy: Proxy) -> None:
+    async def cycle() -> set[str]:
+        async with own_proxy.tunnel() as tunnel:
+            await tunnel.ping(b"open")
+            return {name for role in ("netd", "server") for name in procfs.namespaces_of(own_proxy.one(role))}
+
+    for _ in range(10):
+        await cycle()
+    await until(lambda: not own_proxy.with_role("nat"), "warmed up and idle", _GONE_S)
+    idle = own_proxy.namespaces()
+    before = procfs.usage(own_proxy.processes())
+    seen: set[str] = set()
+    for _ in range(_CYCLES):
+        seen |= await cycle()
+    await until(lambda: procfs.usage(own_proxy.processes()) == before, f"as before: {before}", _GONE_S)
+    await until(lambda: not (seen - idle) & procfs.network_namespaces(), "every namespace is gone", _GONE_S)
