@@ -1,0 +1,309 @@
+"""The DNS server as a guest meets it: real sockets, real upstreams, every answer the guest can get."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+from dns.message import Message
+from kernel.test_services_dns_lab import (
+    FIRST,
+    HOST_ADDRESS,
+    SECOND,
+    WEB,
+    Lab,
+    Upstream,
+    framed,
+    lab,
+    reply,
+    says,
+    take,
+)
+from support.wait import retry, until
+
+from aero_l2.services.dns.resolver import ResolverSettings
+from aero_l2.services.dns.server import DnsServer
+
+FAST = ResolverSettings(lookup_timeout_s=0.6)
+SILENT = Upstream(lambda query: [])
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Lab]:
+    with lab(tmp_path) as made:
+        yield made
+
+
+def addresses(message: Message) -> list[str]:
+    return [rdata.address for rrset in message.answer for rdata in rrset if rrset.rdtype == dns.rdatatype.A]
+
+
+def web() -> Upstream:
+    return Upstream(says(f"60 A {WEB}"), lambda query: reply(query, f"60 A {WEB}").to_wire())
+
+
+def big_text(query: Message) -> Message:
+    return reply(query, *(f'60 TXT "{index:02d}{"x" * 198}"' for index in range(20)))
+
+
+def truncating() -> Upstream:
+    def udp(query: Message) -> list[bytes]:
+        return [big_text(query).to_wire(max_size=query.payload or 512, prefer_truncation=True)]
+
+    return Upstream(udp, lambda query: big_text(query).to_wire(max_size=65535))
+
+
+def test_query_over_udp_and_tcp_is_answered_in_its_own_case(ground: Lab) -> None:
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        over_udp = await ground.ask("WwW.Example.test.")
+        query = dns.message.make_query("WwW.Example.test.", "A")
+        async with ground.stream() as (reader, writer):
+            writer.write(framed(query))
+            over_tcp = await take(reader)
+        for answer in (over_udp, over_tcp):
+            assert answer.question[0].name.to_text() == "WwW.Example.test."
+            assert addresses(answer) == [WEB]
+        assert query.is_response(over_tcp)
+        assert (ground.counts.queries, ground.counts.failures) == (2, 0)
+
+    ground.play({FIRST: web()}, scenario)
+
+
+def test_every_record_type_is_passed_through(ground: Lab) -> None:
+    records = {
+        "MX": "10 mail.test.",
+        "SRV": "1 2 80 web.test.",
+        "TXT": '"hello"',
+        "PTR": "web.test.",
+        "CAA": '0 issue "ca.test"',
+        "HTTPS": '1 . alpn="h2"',
+        "TYPE65280": r"\# 3 abcdef",
+    }
+
+    def udp(query: Message) -> list[bytes]:
+        kind = dns.rdatatype.to_text(query.question[0].rdtype)
+        return [reply(query, f"60 {kind} {records[kind]}").to_wire()]
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        for kind, data in records.items():
+            answer = await ground.ask("x.test.", kind)
+            assert [rdata.to_text() for rdata in answer.answer[0]] == [data]
+
+    ground.play({FIRST: Upstream(udp)}, scenario)
+
+
+def test_large_answer_is_truncated_over_udp_and_whole_over_tcp(ground: Lab) -> None:
+    upstream = truncating()
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        plain = await ground.raw(dns.message.make_query("big.test.", "TXT").to_wire())
+        assert len(plain) <= 512
+        assert dns.message.from_wire(plain).flags & dns.flags.TC
+        edns = await ground.raw(dns.message.make_query("big.test.", "TXT", payload=4096).to_wire())
+        assert 512 < len(edns) <= 1232
+        async with ground.stream() as (reader, writer):
+            writer.write(framed(dns.message.make_query("big.test.", "TXT")))
+            answer = await take(reader)
+        assert not answer.flags & dns.flags.TC
+        assert len(answer.answer[0]) == 20
+        assert "tcp" in {way for way, _ in upstream.asked}
+
+    ground.play({FIRST: upstream}, scenario)
+
+
+def test_denied_and_host_addresses_are_removed(ground: Lab) -> None:
+    mixed = Upstream(says("60 A 192.168.0.1", f"60 A {HOST_ADDRESS}", f"60 A {WEB}"))
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert addresses(await ground.ask("mixed.test.")) == [WEB]
+
+    ground.play({FIRST: mixed}, scenario)
+
+
+def test_aaaa_and_static_names_never_reach_an_upstream(ground: Lab) -> None:
+    upstream = web()
+    ground.settings = ResolverSettings(static_names={"lab.test": (IPv4Address("10.1.2.3"),)})
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert (await ground.ask("web.test.", "AAAA")).rcode() == dns.rcode.NOERROR
+        assert addresses(await ground.ask("LAB.test.")) == ["10.1.2.3"]
+        assert upstream.asked == []
+
+    ground.play({FIRST: upstream}, scenario)
+
+
+@pytest.mark.parametrize("rcode", ["NXDOMAIN", "REFUSED"])
+def test_rcode_of_the_upstream_is_passed_and_counted(ground: Lab, rcode: str) -> None:
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert (await ground.ask("none.test.")).rcode() == dns.rcode.from_text(rcode)
+        assert (ground.counts.queries, ground.counts.failures) == (1, 1)
+
+    ground.play({FIRST: Upstream(says(rcode=rcode))}, scenario)
+
+
+def test_silent_upstream_is_servfail_within_the_timeout(ground: Lab) -> None:
+    ground.settings = FAST
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        start = time.monotonic()
+        assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL
+        assert 0.5 < time.monotonic() - start < 1.2
+
+    ground.play({FIRST: SILENT}, scenario)
+
+
+@pytest.mark.parametrize("first", [SILENT, Upstream(says(rcode="SERVFAIL"))], ids=["silent", "servfail"])
+def test_next_upstream_answers_for_a_bad_first_one(ground: Lab, first: Upstream) -> None:
+    ground.settings = FAST
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert addresses(await ground.ask("x.test.")) == [WEB]
+
+    ground.play({FIRST: first, SECOND: web()}, scenario)
+
+
+def test_dead_upstream_costs_no_timeout(ground: Lab) -> None:
+    ground.resolv_conf = f"nameserver {SECOND}\nnameserver {FIRST}\n"
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        start = time.monotonic()
+        assert addresses(await ground.ask("x.test.")) == [WEB]
+        assert time.monotonic() - start < 0.3
+
+    ground.play({FIRST: web()}, scenario)
+
+
+def test_slow_upstream_is_not_cut_short_by_the_next(ground: Lab) -> None:
+    slow = Upstream(says(f"60 A {WEB}"), delay_s=0.45)
+    ground.settings = FAST
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert addresses(await ground.ask("x.test.")) == [WEB]
+
+    ground.play({FIRST: slow, SECOND: SILENT}, scenario)
+
+
+def lies(query: Message) -> list[bytes]:
+    """What an attacker who does not see the query sends: wrong id, wrong name, no answer, not DNS at all."""
+    wrong_id = reply(query, "60 A 6.6.6.6")
+    wrong_id.id ^= 1
+    other = dns.message.make_query("other.test.", "A", id=query.id)
+    no_response = dns.message.make_query(query.question[0].name, "A", id=query.id)
+    return [
+        wrong_id.to_wire(),
+        reply(other, "60 A 6.6.6.6").to_wire(),
+        no_response.to_wire(),
+        b"",
+        os.urandom(40),
+        reply(query, "60 A 6.6.6.6").to_wire()[:-3],
+    ]
+
+
+def test_spoofed_answers_are_passed_over(ground: Lab) -> None:
+    upstream = Upstream(lambda query: [*lies(query), reply(query, f"60 A {WEB}").to_wire()])
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert addresses(await ground.ask("x.test.")) == [WEB]
+
+    ground.play({FIRST: upstream}, scenario)
+
+
+def test_answer_from_another_port_is_not_accepted(ground: Lab) -> None:
+    ground.settings = FAST
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL
+
+    ground.play({FIRST: Upstream(says("60 A 6.6.6.6"), from_elsewhere=True)}, scenario)
+
+
+def test_flood_of_wrong_answers_makes_the_question_go_over_tcp(ground: Lab) -> None:
+    upstream = Upstream(lambda query: lies(query) * 30, lambda query: reply(query, f"60 A {WEB}").to_wire())
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert addresses(await ground.ask("x.test.")) == [WEB]
+
+    ground.play({FIRST: upstream}, scenario)
+
+
+def test_missing_upstream_is_servfail(ground: Lab) -> None:
+    ground.resolv_conf = "# none\n"
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL
+
+    ground.play({}, scenario)
+
+
+def test_queries_beyond_the_tunnels_share_are_servfail_at_once(ground: Lab) -> None:
+    ground.max_pending = 4
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        waiting = [asyncio.ensure_future(ground.ask("x.test.")) for _ in range(4)]
+        await until(lambda: server.pending == 4, "the share is used up")
+        start = time.monotonic()
+        assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL
+        assert time.monotonic() - start < 0.5
+        assert {answer.rcode() for answer in await asyncio.gather(*waiting)} == {dns.rcode.SERVFAIL}
+        assert server.pending == 0
+
+    ground.play({FIRST: SILENT}, scenario)
+
+
+def test_queries_beyond_the_process_limit_are_servfail_at_once(ground: Lab) -> None:
+    ground.settings = ResolverSettings(max_pending=2)
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        waiting = [asyncio.ensure_future(ground.ask("x.test.")) for _ in range(2)]
+        await until(lambda: server.pending == 2, "the limit is reached")
+        start = time.monotonic()
+        assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL
+        assert time.monotonic() - start < 0.5
+        await asyncio.gather(*waiting)
+
+    ground.play({FIRST: SILENT}, scenario)
+
+
+async def attempt(ground: Lab, wire: bytes) -> bytes | None:
+    try:
+        return await ground.raw(wire, timeout_s=0.5)
+    except TimeoutError:
+        return None
+
+
+def test_garbage_flood_does_not_stop_the_server(ground: Lab) -> None:
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        with ground.guest.open_socket(kind=socket.SOCK_DGRAM) as sock:
+            for number in range(2000):
+                sock.sendto(os.urandom(number % 1400), ("10.0.2.2", 53))
+                await asyncio.sleep(0)
+        await until(lambda: ground.counts.queries > 500, "the garbage was seen")
+        wire = dns.message.make_query("x.test.", "A").to_wire()
+        found = await retry(lambda: attempt(ground, wire), "an answer after the flood")
+        assert addresses(dns.message.from_wire(found)) == [WEB]
+
+    ground.play({FIRST: web()}, scenario)
+
+
+def test_close_ends_waiting_queries_and_leaves_nothing(ground: Lab) -> None:
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        waiting = [asyncio.ensure_future(ground.ask("x.test.")) for _ in range(20)]
+        async with ground.stream() as (reader, writer):
+            writer.write(framed(dns.message.make_query("x.test.", "A")))
+            await until(lambda: server.pending == 21, "all queries wait")
+            await server.close()
+            assert (server.pending, server.connections) == (0, 0)
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await take(reader)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    ground.play({FIRST: SILENT}, scenario)
