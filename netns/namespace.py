@@ -62,6 +62,11 @@ class Workshop:
         """Run ``job`` in the namespace behind the descriptor ``netns``."""
         return self._pool.submit(self._run, lambda: setns(netns, Namespace.NET), job)
 
+    def close(self) -> None:
+        """Wait for the jobs that were submitted and end the threads."""
+        self._pool.shutdown()
+        os.close(self._parking)
+
     def _run(self, enter: Callable[[], None], job: Callable[[], Result]) -> Result:
         try:
             enter()

@@ -37,6 +37,9 @@ COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, "invalid")
 FRAGMENTS_PER_SECOND = 200
 """Enough for 20 datagrams of 15 KB a second; the kernel bounds their memory at 4 MiB a namespace."""
 
+_NOWHERE = IPv4Address("192.0.2.1")
+"""TEST-NET-1 (RFC 5737): stands in for a dialled loopback address on the way to its refusal."""
+
 # RFC 5382 REQ-5: established connections live at least 2 h 4 min. A connect is the guest's to time out.
 _TCP_TIMEOUTS = (
     "syn_sent: 30, syn_recv: 30, established: 7440, fin_wait: 60, close_wait: 60, "
@@ -114,11 +117,15 @@ def _services() -> str:
 
 
 def _martians() -> str:
-    """Destinations that routing drops in silence are refused before it sees them (-150)."""
+    """Destinations that routing drops in silence are refused before it sees them (-150).
+
+    A RST from 127.0.0.1 cannot be routed, so TCP to loopback is given another address first (see `_nat`);
+    the forward chain refuses it by the address that was dialled, and NAT restores that in the RST.
+    """
     return """\
   chain martians {
     type filter hook prerouting priority -150; policy accept;
-    iifname "tap0" ip daddr 127.0.0.0/8 goto refuse_martian
+    iifname "tap0" ip daddr 127.0.0.0/8 meta l4proto != tcp goto refuse_martian
     iifname "tap0" ip daddr 0.0.0.0/8 goto refuse_martian
     iifname "tap0" ip daddr 224.0.0.0/4 counter name denied_martian drop
   }"""
@@ -129,6 +136,7 @@ def _nat(forwards: Iterable[Forward]) -> str:
     return f"""\
   chain forwards {{
     type nat hook prerouting priority dstnat; policy accept;
+    iifname "tap0" ip daddr 127.0.0.0/8 meta l4proto tcp dnat ip to {_NOWHERE}
 {rules}
   }}
   chain source_nat {{
@@ -169,6 +177,8 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     type filter hook forward priority filter; policy drop;
     iifname "tap1" oifname "tap0" ct state established,related accept
     iifname "tap1" drop
+    ct original ip daddr 127.0.0.0/8 goto refuse_martian
+    meta l4proto != {{ tcp, udp, icmp }} goto refuse_protocol
     ct state invalid counter name invalid drop
     ct state established,related accept
     oifname != "tap1" goto refuse_lan

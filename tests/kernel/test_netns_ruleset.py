@@ -1,0 +1,246 @@
+"""Each rule of a tunnel's firewall, judged by a packet: what left, what came back, which counter moved."""
+
+import os
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from pyroute2.iproute.linux import IPRoute
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet, Raw
+from support.segment import GUEST_MAC, Segment, segment
+
+from netns.namespace import Workshop
+from netns.spec import GATEWAY, GUEST, Forward, SegmentSpec
+
+HOST = IPv4Address("45.33.32.10")
+PUBLIC = "93.184.216.34"
+SPEC = SegmentSpec(
+    denied=tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "169.254.0.0/16")),
+    denied_tcp_ports=((25, 25),),
+    denied_udp_ports=((1900, 1901),),
+    forwards=(
+        Forward("tcp", GATEWAY, 8080, IPv4Address("127.0.0.1"), 80),
+        Forward("udp", IPv4Address("10.9.9.9"), 5000, IPv4Address("192.168.7.7"), 6000),
+        Forward("tcp", IPv4Address("1.1.1.1"), 25, IPv4Address(PUBLIC), 2525),
+    ),
+    max_tcp_flows=4,
+    max_udp_flows=3,
+)
+
+
+@pytest.fixture
+def lan() -> Iterator[Segment]:
+    """A segment with every kind of rule in it."""
+    with segment(SPEC, frozenset({HOST})) as made:
+        yield made
+
+
+def ip(dst: str, src: str = str(GUEST)) -> Packet:
+    return IP(src=src, dst=dst)
+
+
+def syn(dst: str, port: int = 80, sport: int = 40000) -> Packet:
+    return ip(dst) / TCP(sport=sport, dport=port, flags="S", seq=1000)
+
+
+DENIED = {
+    "spoofed source": (ip(PUBLIC, "10.0.2.16") / UDP(dport=99), "denied_spoofed", None),
+    "public source": (ip(PUBLIC, "8.8.8.8") / TCP(dport=80, flags="S"), "denied_spoofed", None),
+    "gateway's own source": (ip(PUBLIC, "10.0.2.2") / UDP(dport=99), "denied_spoofed", None),
+    "zero source, not DHCP": (ip(PUBLIC, "0.0.0.0") / UDP(sport=68, dport=99), "denied_spoofed", None),
+    "loopback, TCP": (syn("127.0.0.1"), "denied_martian", "rst"),
+    "loopback, UDP": (ip("127.1.2.3") / UDP(dport=99), "denied_martian", "icmp"),
+    "this network": (syn("0.0.0.1"), "denied_martian", "rst"),
+    "multicast": (ip("224.0.0.251") / UDP(dport=5353), "denied_martian", None),
+    "gateway, TCP": (syn("10.0.2.2", 22), "denied_gateway", "rst"),
+    "gateway, UDP": (ip("10.0.2.2") / UDP(dport=123), "denied_gateway", "icmp"),
+    "namespace's NAT address": (syn("10.0.3.100"), "denied_gateway", "rst"),
+    "limited broadcast": (ip("255.255.255.255") / UDP(dport=137), "denied_gateway", None),
+    "another host of the LAN": (syn("10.0.2.77"), "denied_lan", "rst"),
+    "NAT process": (syn("10.0.3.2"), "denied_nat", "rst"),
+    "NAT process's DNS": (ip("10.0.3.3") / UDP(dport=53), "denied_nat", "icmp"),
+    "host's address, TCP": (syn(str(HOST), 443), "denied_host", "rst"),
+    "host's address, UDP": (ip(str(HOST)) / UDP(dport=53), "denied_host", "icmp"),
+    "private, off byte boundary": (syn("172.31.255.255"), "denied_prefix", "rst"),
+    "metadata": (syn("169.254.169.254"), "denied_prefix", "rst"),
+    "mail": (syn(PUBLIC, 25), "denied_port", "rst"),
+    "UDP port of a range": (ip(PUBLIC) / UDP(dport=1901), "denied_port", "icmp"),
+    "forward whose dialled port is denied": (syn("1.1.1.1", 25), "denied_port", "rst"),
+    "ping where the host permits none": (ip(PUBLIC) / ICMP(), "denied_protocol", "icmp"),
+    "GRE": (IP(src=str(GUEST), dst=PUBLIC, proto=47) / Raw(b"x" * 20), "denied_protocol", "icmp"),
+    "SCTP": (IP(src=str(GUEST), dst=PUBLIC, proto=132) / Raw(b"x" * 20), "denied_protocol", "icmp"),
+    "ACK without a connection": (ip(PUBLIC) / TCP(dport=80, flags="A"), "denied_stray", "rst"),
+    "SYN and FIN": (ip(PUBLIC) / TCP(dport=80, flags="SF"), "denied_stray", "rst"),
+}
+COUNTED_AS_INVALID = {"SYN and FIN"}
+
+
+@pytest.mark.parametrize("name", DENIED)
+def test_denied_packet_is_counted_refused_and_does_not_leave(lan: Segment, name: str) -> None:
+    packet, counter, answer = DENIED[name]
+    before = lan.counters()
+    back, left = lan.judge(packet)
+    moved = {key: n - before[key] for key, n in lan.counters().items() if n != before[key]}
+    assert left == []
+    if name in COUNTED_AS_INVALID and "invalid" in moved:
+        assert moved == {"invalid": 1}
+        return
+    assert moved == {counter: 1}
+    assert [kind_of(reply) for reply in back] == ([answer] if answer else [])
+
+
+def kind_of(reply: Packet) -> str:
+    """rst, or icmp for type 3 code 13; anything else in words."""
+    if TCP in reply and "R" in reply[TCP].flags and ICMP not in reply:
+        return "rst"
+    if ICMP in reply and (reply[ICMP].type, reply[ICMP].code) == (3, 13):
+        return "icmp"
+    return str(reply.summary())
+
+
+def test_public_tcp_and_udp_leave_with_the_nat_clients_address(lan: Segment) -> None:
+    back, left = lan.judge(syn(PUBLIC), ip(PUBLIC) / UDP(sport=5, dport=99) / b"hello")
+    assert back == []
+    assert [(p[IP].src, p[IP].dst) for p in left] == [("10.0.3.100", PUBLIC)] * 2
+    assert left[1][Raw].load == b"hello"
+
+
+def test_prefix_edges_are_exact(lan: Segment) -> None:
+    inside = [syn("172.16.0.0"), syn("172.31.255.255")]
+    outside = [syn("172.15.255.255", sport=1), syn("172.32.0.0", sport=2)]
+    _, left = lan.judge(*inside, *outside)
+    assert [p[IP].dst for p in left] == ["172.15.255.255", "172.32.0.0"]
+
+
+def test_forwards_go_to_their_targets_and_open_nothing_else(lan: Segment) -> None:
+    back, left = lan.judge(
+        syn("10.0.2.2", 8080),
+        ip("10.9.9.9") / UDP(sport=7, dport=5000),
+        ip("10.9.9.9") / UDP(sport=7, dport=5001),
+        syn("10.0.3.2", 80, sport=3),
+    )
+    assert [(p[IP].dst, p[IP].payload.dport) for p in left] == [("10.0.3.2", 80), ("192.168.7.7", 6000)]
+    assert sorted(kind_of(reply) for reply in back) == ["icmp", "rst"]
+
+
+def test_ping_leaves_where_the_host_permits_it() -> None:
+    with segment(SPEC, frozenset({HOST}), allow_ping=True) as lan:
+        _, left = lan.judge(ip(PUBLIC) / ICMP(), ip(PUBLIC) / ICMP(type=13))
+        assert [p[ICMP].type for p in left] == [8]
+
+
+def test_flow_limits_refuse_and_count(lan: Segment) -> None:
+    _, left = lan.judge(*(syn(PUBLIC, sport=1000 + n) for n in range(6)))
+    assert len(left) == 4
+    _, left = lan.judge(*(ip(PUBLIC) / UDP(sport=1000 + n, dport=99) for n in range(5)))
+    assert len(left) == 3
+    assert lan.counters()["limit_tcp"] == 2
+    assert lan.counters()["limit_udp"] == 2
+
+
+def test_queries_to_the_gateway_cost_no_flow(lan: Segment) -> None:
+    query = DNS(qd=DNSQR(qname="a.test"))
+    lan.judge(*(ip("10.0.2.2") / UDP(sport=1000 + n, dport=53) / query for n in range(20)))
+    assert lan.counters()["limit_udp"] == 0
+    _, left = lan.judge(ip(PUBLIC) / UDP(sport=5, dport=99))
+    assert len(left) == 1
+
+
+def test_whole_fragmented_datagram_leaves_and_a_flood_of_fragments_is_limited(lan: Segment) -> None:
+    parts = fragment(ip(PUBLIC) / UDP(sport=5, dport=99) / Raw(b"x" * 4000), fragsize=1400)
+    _, left = lan.judge(*parts)
+    assert sum(len(p[IP].payload) for p in left) == 4008
+    flood = [IP(src=str(GUEST), dst=PUBLIC, id=n, flags="MF") / UDP() / Raw(b"x" * 56) for n in range(1000)]
+    lan.judge(*flood)
+    assert lan.counters()["limit_fragments"] > 0
+
+
+def test_nothing_from_the_nat_side_reaches_the_guest_unasked(lan: Segment) -> None:
+    for packet in (
+        IP(src=PUBLIC, dst="10.0.3.100") / TCP(sport=80, dport=40000, flags="S"),
+        IP(src=PUBLIC, dst=str(GUEST)) / UDP(sport=53, dport=5),
+        IP(src="10.0.3.2", dst="10.0.2.2") / UDP(sport=5, dport=53) / DNS(qd=DNSQR(qname="a.test")),
+    ):
+        lan.send_from_nat(packet)
+    back, left = lan.judge()
+    assert back == []
+    assert left == []
+
+
+def test_answer_from_the_nat_side_reaches_the_guest(lan: Segment) -> None:
+    _, left = lan.judge(ip(PUBLIC) / UDP(sport=5, dport=99))
+    lan.send_from_nat(IP(src=PUBLIC, dst="10.0.3.100") / UDP(sport=99, dport=left[0][UDP].sport) / b"answer")
+    back, _ = lan.judge()
+    assert [(p[IP].src, p[IP].dst, p[Raw].load) for p in back] == [(PUBLIC, str(GUEST), b"answer")]
+
+
+def test_arp_is_answered_for_the_gateway_only(lan: Segment) -> None:
+    for address in ("10.0.2.2", "10.0.2.15", "10.0.2.77", "10.0.3.100", str(HOST)):
+        lan.send(ARP(op=1, hwsrc=GUEST_MAC, psrc=str(GUEST), pdst=address), target="ff:ff:ff:ff:ff:ff")
+    lan.send(ARP(op=1, hwsrc=GUEST_MAC, psrc="0.0.0.0", pdst="10.0.2.2"), target="ff:ff:ff:ff:ff:ff")
+    answers = []
+    for frame in lan.read_guest(5.0):
+        if ARP in frame and frame[ARP].op == 2:
+            answers.append((frame[ARP].psrc, frame[ARP].pdst))
+    assert set(answers) == {("10.0.2.2", str(GUEST)), ("10.0.2.2", "0.0.0.0")}
+
+
+def test_ipv6_gets_no_answer_and_does_not_leave(lan: Segment) -> None:
+    ping = IPv6(src="fe80::15", dst="ff02::1") / ICMPv6EchoRequest()
+    solicitation = IPv6(src="fe80::15", dst="2001:db8::1") / UDP(dport=53)
+    lan.send(ping, target="33:33:00:00:00:01")
+    back, left = lan.judge(solicitation)
+    assert back == []
+    assert left == []
+
+
+def test_dhcp_reaches_the_gateways_socket(lan: Segment) -> None:
+    discover = (
+        IP(src="0.0.0.0", dst="255.255.255.255")
+        / UDP(sport=68, dport=67)
+        / BOOTP(chaddr=b"\x02\0\0\0\0\x15", xid=7)
+        / DHCP(options=[("message-type", "discover"), "end"])
+    )
+    lan.send(discover, target="ff:ff:ff:ff:ff:ff")
+    lan.judge()
+    assert BOOTP(os.read(lan.interior.dhcp, 2048)).xid == 7
+
+
+def test_neighbour_table_knows_no_more_than_guest_and_nat() -> None:
+    """A guest that answers for a whole subnet must not fill the table that all namespaces share."""
+    with segment(SPEC) as lan:
+        for last in range(3, 250):
+            for operation in (1, 2):
+                claim = ARP(op=operation, hwsrc=f"02:00:00:00:01:{last:02x}", psrc=f"10.0.2.{last}")
+                claim.pdst = "10.0.2.2"
+                lan.send(claim, target="ff:ff:ff:ff:ff:ff")
+        lan.judge(*(syn(f"10.0.2.{last}") for last in range(3, 250)))
+
+        def neighbours() -> set[str]:
+            with IPRoute() as route:
+                return {entry.get("NDA_DST") for entry in route.get_neighbours(family=2)}
+
+        workshop = Workshop(threads=1)
+        try:
+            known = workshop.submit_inside(lan.interior.netns, neighbours).result(10)
+        finally:
+            workshop.close()
+    assert known <= {"10.0.2.15", "10.0.3.2"}
+
+
+def test_frames_that_are_no_packets_are_harmless(lan: Segment) -> None:
+    for frame in (
+        b"\0" * 14,
+        b"\xff" * 2048,
+        bytes(Ether(dst="52:55:0a:00:02:02") / Raw(b"\x45" + b"\xff" * 60)),
+        bytes(Ether(dst="52:55:0a:00:02:02", type=0x8100) / Raw(b"\0\1\x08\0" + b"\x45" * 40)),
+    ):
+        os.write(lan.interior.tap, frame)
+    back, left = lan.judge()
+    assert back == []
+    assert left == []

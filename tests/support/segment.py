@@ -1,0 +1,110 @@
+"""A tunnel's namespace as netd makes it, without proxy and NAT process: the test holds both of its TAPs."""
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet
+
+from netns import nftables, tap
+from netns.namespace import Interior, Workshop, make_interior
+from netns.spec import GATEWAY, GATEWAY_MAC, GUEST, NAT_HOST, SegmentSpec
+
+GUEST_MAC = "02:00:00:00:00:15"
+NFT = "/usr/sbin/nft"
+
+
+@dataclass
+class Segment:
+    """Frames in and out on the guest's side (`tap`) and on the NAT's (`nat`)."""
+
+    interior: Interior
+    nat: int
+
+    def send(self, packet: Packet, source: str = GUEST_MAC, target: str = GATEWAY_MAC) -> None:
+        """An IP packet (or ARP) from the guest."""
+        os.write(self.interior.tap, bytes(Ether(src=source, dst=target) / packet))
+
+    def send_from_nat(self, packet: Packet) -> None:
+        """An IP packet from the NAT process."""
+        mac = self.nat_mac
+        os.write(self.nat, bytes(Ether(src="52:55:0a:00:03:02", dst=mac) / packet))
+
+    def judge(self, *packets: Packet) -> tuple[list[Packet], list[Packet]]:
+        """Send packets of the guest; what came back to it, and what left towards the NAT.
+
+        A ping of the gateway behind them says when they have been judged: one TAP keeps the order.
+        """
+        for packet in packets:
+            self.send(packet)
+        number = int(time.monotonic_ns() & 0xFFFF)
+        self.send(IP(src=str(GUEST), dst=str(GATEWAY)) / ICMP(id=0xA3A3, seq=number))
+        back: list[Packet] = []
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            for frame in self._read(self.interior.tap, 0.1):
+                if ICMP in frame and frame[ICMP].type == 0 and frame[ICMP].seq == number:
+                    return back, self._read(self.nat, 0.0)
+                if ARP not in frame:
+                    back.append(frame)
+        raise AssertionError("the gateway answers no ping")
+
+    def read_guest(self, timeout_s: float) -> list[Packet]:
+        """What waits for the guest, ARP included; up to ``timeout_s`` for the first."""
+        return self._read(self.interior.tap, timeout_s)
+
+    def counters(self) -> dict[str, int]:
+        """Packets by named counter."""
+        with socket.socket(fileno=os.dup(self.interior.netlink)) as netlink:
+            return nftables.read_counters(netlink)
+
+    @property
+    def nat_mac(self) -> str:
+        """MAC of the namespace's side of the NAT link, learnt by ARP."""
+        request = ARP(op=1, psrc=str(NAT_HOST), pdst="10.0.3.100", hwsrc="52:55:0a:00:03:02")
+        os.write(self.nat, bytes(Ether(src="52:55:0a:00:03:02", dst="ff:ff:ff:ff:ff:ff") / request))
+        for frame in self._read(self.nat, 5.0):
+            if ARP in frame and frame[ARP].op == 2:
+                return str(frame[ARP].hwsrc)
+        raise AssertionError("no ARP answer on the NAT's side")
+
+    @staticmethod
+    def _read(fd: int, timeout_s: float) -> list[Packet]:
+        frames = []
+        while select.select([fd], [], [], timeout_s)[0]:
+            frames.append(Ether(os.read(fd, 65536)))
+            timeout_s = 0.0
+        return frames
+
+
+@contextmanager
+def segment(
+    spec: SegmentSpec,
+    hosts: frozenset[IPv4Address] = frozenset(),
+    *,
+    allow_ping: bool = False,
+    arrange: Callable[[], object] = lambda: None,
+) -> Iterator[Segment]:
+    """Make a namespace; ``arrange`` runs inside once it stands. The gateway knows the guest's MAC."""
+    workshop = Workshop(threads=1)
+
+    def build() -> Segment:
+        interior = make_interior(spec, NFT, hosts, allow_ping)
+        arrange()
+        return Segment(interior, tap.open_tap("tap1"))
+
+    made = workshop.submit(build).result(timeout=30)
+    try:
+        made.send(ARP(op=1, hwsrc=GUEST_MAC, psrc=str(GUEST), pdst=str(GATEWAY)), target="ff:ff:ff:ff:ff:ff")
+        yield made
+    finally:
+        os.close(made.nat)
+        made.interior.close()
+        workshop.close()
