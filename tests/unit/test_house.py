@@ -21,6 +21,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 import aero_l2
 import netns
+from aero_l2.config import VARIABLES, Variable
 
 TREE = Path(__file__).parents[2]
 PACKAGES = ("aero_l2", "netns", "slirp")
@@ -174,15 +175,23 @@ def test_no_test_is_skipped() -> None:
     assert not found
 
 
-def promise_rows() -> list[str]:
-    """The rows of the tables in docs/SPECIFICATION.md, without their headings."""
-    lines = (TREE / "docs/SPECIFICATION.md").read_text().splitlines()
-    return [line for line in lines if line.startswith("|") and not re.match(r"\|\s*(promise\b|-)", line)]
+def table_rows(first_heading: str) -> list[str]:
+    """The rows of docs/SPECIFICATION.md's tables whose first column is headed so."""
+    rows: list[str] = []
+    heading = ""
+    for line in (TREE / "docs/SPECIFICATION.md").read_text().splitlines():
+        if not line.startswith("|"):
+            heading = ""
+        elif not heading:
+            heading = line
+        elif heading.startswith(f"| {first_heading}") and not line.startswith("|-"):
+            rows.append(line)
+    return rows
 
 
 def promised_tests() -> list[str]:
     """The test ids those rows name, `tests/…py::name` each."""
-    return sorted({found for row in promise_rows() for found in re.findall(r"`(tests/[^`]+)`", row)})
+    return sorted({found for row in table_rows("promise") for found in re.findall(r"`(tests/[^`]+)`", row)})
 
 
 def defined_tests(path: Path) -> set[str]:
@@ -206,8 +215,19 @@ def test_promised_tests_exist(test_id: str) -> None:
 
 
 def test_every_promise_names_its_test() -> None:
-    bare = [row for row in promise_rows() if not re.search(r"`tests/[^`]+::test_\w+`", row)]
+    bare = [row for row in table_rows("promise") if not re.search(r"`tests/[^`]+::test_\w+`", row)]
     assert not bare
+
+
+def test_settings_are_documented() -> None:
+    """The table of settings is the one the program is made of."""
+
+    def row(variable: Variable) -> str:
+        names = ", ".join(f"`{name}`" for name in variable.names)
+        default = f"`{variable.default}`" if variable.default else ""
+        return f"| {names} | {default} | {variable.unit} | {variable.help} |"
+
+    assert table_rows("variable") == [row(variable) for variable in VARIABLES]
 
 
 def test_record_numbers_are_unique_and_without_gaps() -> None:
