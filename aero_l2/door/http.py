@@ -108,7 +108,7 @@ class HeadReader:
         searched = max(0, len(self._buffer) - 3)
         self._buffer += data
         self._drop_leading_empty_lines()
-        if self._buffer and not _TOKEN.fullmatch(self._buffer[:1]):
+        if self._buffer and bytes(self._buffer) != b"\r" and not _TOKEN.fullmatch(self._buffer[:1]):
             raise BadRequest(400, "malformed request line")  # TLS, most often: do not let it wait
         end = self._buffer.find(b"\r\n\r\n", searched)
         if end < 0 and len(self._buffer) <= MAX_HEAD_BYTES:

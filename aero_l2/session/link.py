@@ -60,6 +60,7 @@ class Link(asyncio.Protocol):
         self._paused = False
         self._replies_while_paused = 0
         self._backlog = False
+        self._continuing = False
         self._holding_replies = False
         self._written = 0
         self._clock = StallClock(stall_timeout_s)
@@ -97,18 +98,20 @@ class Link(asyncio.Protocol):
             self._owner.on_websocket_end()
         self._backlog = batch.backlog and not self._ended
         self._update_reading()
-        if self._backlog:
-            self._loop.call_soon(self._continue)
 
     def _continue(self) -> None:
-        if not self._gone.done():
+        self._continuing = False
+        if not (self._gone.done() or self._holding_replies):
             self.data_received(b"")
 
     def _update_reading(self) -> None:
-        """Read unless this turn's share is used up or the client leaves its replies lying."""
+        """Take more unless the client leaves its replies lying; what is buffered comes before new bytes."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        if self._backlog and not (self._holding_replies or self._continuing):
+            self._continuing = True
+            self._loop.call_soon(self._continue)
         should_read = not (self._backlog or self._holding_replies)
         if should_read != transport.is_reading():
             (transport.resume_reading if should_read else transport.pause_reading)()
@@ -155,6 +158,11 @@ class Link(asyncio.Protocol):
             return 0
         queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+
+    def buffered(self) -> int:
+        """Bytes written that this process still holds."""
+        transport = self._transport
+        return transport.get_write_buffer_size() if transport is not None else 0
 
     def _watch_for_stall(self) -> None:
         now = self._loop.time()

@@ -46,6 +46,11 @@ class Tunnels:
         """Tunnels that are held, those being made or unmade included."""
         return self.permits.taken
 
+    @property
+    def live(self) -> list[Tunnel]:
+        """Tunnels whose segment stands, oldest first."""
+        return sorted(self._live, key=lambda tunnel: tunnel.session_id)
+
     def prepare(self, peer: str) -> AbstractAsyncContextManager[Tunnel]:
         """Take a permit and make a segment; both are given back when the block ends, however it ends.
 

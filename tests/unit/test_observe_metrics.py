@@ -1,0 +1,110 @@
+"""The names dashboards rely on, all there from the start, and logs a machine can read."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import Any
+
+import pytest
+import structlog
+
+from aero_l2.observe import log
+from aero_l2.observe.metrics import Metrics
+
+COUNTERS = [
+    "l2_sessions_total",
+    "aero_l2_idle_timeouts_total",
+    "l2_sessions_closed_quota_bytes_total",
+    "l2_sessions_closed_quota_fps_total",
+    "l2_sessions_closed_backpressure_total",
+    "l2_upgrade_rejected_total",
+    "l2_upgrade_reject_origin_missing_total",
+    "l2_upgrade_reject_origin_not_allowed_total",
+    "l2_upgrade_reject_host_missing_total",
+    "l2_upgrade_reject_host_invalid_total",
+    "l2_upgrade_reject_host_not_allowed_total",
+    "l2_upgrade_reject_auth_missing_total",
+    "l2_upgrade_reject_auth_invalid_total",
+    "l2_upgrade_reject_max_connections_total",
+    "l2_upgrade_reject_max_connections_per_session_total",
+    "l2_upgrade_reject_max_tunnels_per_session_total",
+    "l2_upgrade_ip_limit_exceeded_total",
+    "l2_auth_failures_total",
+    "l2_session_connection_denied_total",
+    "l2_frames_rx_total",
+    "l2_frames_tx_total",
+    "l2_bytes_rx_total",
+    "l2_bytes_tx_total",
+    "l2_frames_dropped_total",
+    "l2_capture_bytes_total",
+    "l2_capture_frames_total",
+    "l2_capture_frames_dropped_total",
+    "l2_capture_errors_total",
+    "l2_policy_denied_total",
+    "l2_tcp_connect_fail_total",
+    "l2_udp_send_fail_total",
+    "l2_udp_flow_limit_exceeded_total",
+    "l2_dns_queries_total",
+    "l2_dns_fail_total",
+]
+GAUGES = ["l2_sessions_active", "l2_tcp_conns_active", "l2_udp_flows_active"]
+REASONS = ["missing_credentials", "invalid_api_key", "invalid_cookie", "invalid_jwt", "jwt_origin_mismatch"]
+
+
+def exposed() -> dict[str, str]:
+    lines = Metrics().render().decode().splitlines()
+    return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+
+def test_every_metric_stands_at_zero_from_the_start() -> None:
+    samples = exposed()
+    for name in COUNTERS + GAUGES + [f'l2_auth_reject_total{{reason="{reason}"}}' for reason in REASONS]:
+        assert samples.pop(name) == "0.0"
+    assert all(name.startswith("l2_ping_rtt_ms") for name in samples)
+
+
+def test_ping_buckets() -> None:
+    buckets = [name.split('"')[1] for name in exposed() if "bucket" in name]
+    assert [float(bucket) for bucket in buckets[:-1]] == [1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500]
+    assert buckets[-1] == "+Inf"
+
+
+def test_no_created_series() -> None:
+    assert not any("_created" in name for name in exposed())
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def configured(stream: io.StringIO, level: str = "info") -> list[dict[str, Any]]:
+    """Log a few lines, ours and the standard library's; what came out."""
+    handlers, root_level = logging.getLogger().handlers, logging.getLogger().level
+    try:
+        log.configure(level, "auto", stream)
+        structlog.get_logger("x").debug("fine")
+        structlog.get_logger("x").info("ours", size=3)
+        logging.getLogger("asyncio").warning("theirs %d", 4)
+        try:
+            raise ValueError("why")
+        except ValueError:
+            structlog.get_logger("x").exception("failed")
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers, logging.getLogger().level = handlers, root_level
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_lines_are_json_off_a_terminal(stream: io.StringIO) -> None:
+    ours, theirs, failed = configured(stream)
+    assert (ours["event"], ours["level"], ours["size"]) == ("ours", "info", 3)
+    assert (theirs["event"], theirs["level"]) == ("theirs 4", "warning")
+    assert "ValueError: why" in failed["exception"]
+    assert ours["timestamp"].endswith("Z")
+
+
+def test_level_filters(stream: io.StringIO) -> None:
+    assert [line["event"] for line in configured(stream, "error")] == ["failed"]
