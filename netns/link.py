@@ -19,24 +19,20 @@ NAT_MTU = 65520
 """slirp4netns reads packets of any size; what it sends is bounded by its own MTU of 1500."""
 NAT_QUEUE = 100
 
-# IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { IPV4_DEVCONF_FORWARDING: 1 } } } and
-# IFLA_AF_SPEC { AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none } }, linux/if_link.h. As raw bytes (which
-# the message family AF_UNIX selects): pyroute2's own encoding of these nested attributes does nothing.
+# IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { IPV4_DEVCONF_FORWARDING: 1 } },
+# AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none } }, linux/if_link.h. As raw bytes (which the message family
+# AF_UNIX selects): pyroute2's own encoding of these nested attributes does nothing.
 _FORWARDING = struct.pack("=HHHHHHI", 16, 2, 12, 1, 8, 1, 1)
 _NO_IPV6_ADDRESS = struct.pack("=HHHHB3x", 12, 10, 5, 8, 1)
 
 
 def configure_links() -> None:
-    """Set up lo, tap0 and tap1 of the calling thread's namespace. Raises SegmentError."""
+    """Set up tap0 and tap1 of the calling thread's namespace. Raises SegmentError."""
     try:
+        lan, nat = socket.if_nametoindex("tap0"), socket.if_nametoindex("tap1")
         with IPRoute() as route:
-            lan, nat = _index(route, "tap0"), _index(route, "tap1")
-            for index in (lan, nat):
-                _set_family(route, index, _FORWARDING)
-                _set_family(route, index, _NO_IPV6_ADDRESS)
-            route.link("set", index=lan, mtu=LAN_MTU, address=GATEWAY_MAC, state="up")
-            route.link("set", index=nat, mtu=NAT_MTU, txqlen=NAT_QUEUE, state="up")
-            route.link("set", index=1, state="up")
+            _set_up(route, lan, mtu=LAN_MTU, address=GATEWAY_MAC)
+            _set_up(route, nat, mtu=NAT_MTU, txqlen=NAT_QUEUE)
             route.addr("add", index=lan, address=str(GATEWAY), prefixlen=LAN.prefixlen)
             route.addr("add", index=nat, address=str(NAT_CLIENT), prefixlen=NAT_NETWORK.prefixlen)
             # Permanent, so that the NAT never takes a place in the neighbour table all namespaces share.
@@ -55,12 +51,8 @@ def host_addresses() -> frozenset[IPv4Address]:
         return frozenset(a for text in found if text for a in [IPv4Address(text)] if not a.is_loopback)
 
 
-def _index(route: Any, name: str) -> int:
-    indices = route.link_lookup(ifname=name)
-    if not indices:
-        raise SegmentError(f"cannot set up the tunnel's interfaces: {name} is gone")
-    return int(indices[0])
-
-
-def _set_family(route: Any, index: int, attribute: bytes) -> None:
-    route.link("set", index=index, family=socket.AF_UNIX, IFLA_AF_SPEC=attribute)
+def _set_up(route: Any, index: int, **settings: object) -> None:
+    """Forwarding on, no IPv6 address by itself, then up: coming up is when that address would be made."""
+    spec = _FORWARDING + _NO_IPV6_ADDRESS
+    route.link("set", index=index, family=socket.AF_UNIX, IFLA_AF_SPEC=spec, **settings)
+    route.link("set", index=index, state="up")

@@ -83,7 +83,8 @@ def make_interior(
 ) -> Interior:
     """Build a tunnel's LAN in the calling thread's fresh namespace: TAPs, rules, addresses, sockets.
 
-    The rules stand before the first interface is up. Raises SegmentError, with everything undone.
+    Rules and interfaces are made side by side; no frame can come before both stand, since neither TAP has
+    left this process. Raises SegmentError, with everything undone.
     """
     interior = Interior()
     with _closed_on_error(interior):
@@ -91,8 +92,8 @@ def make_interior(
             interior.netns = _own_namespace()
             interior.tap = tap.open_tap("tap0")
             tap.make_tap("tap1")
-            nftables.apply_rules(nft, ruleset.render(spec, host_addresses, allow_ping))
-            link.configure_links()
+            with nftables.applied_rules(nft, ruleset.render(spec, host_addresses, allow_ping)):
+                link.configure_links()
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)

@@ -3,6 +3,7 @@
 Numbers and attributes are those of linux/netfilter/nf_tables.h and linux/netfilter/nfnetlink.h.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -25,25 +26,43 @@ _TYPE_MASK = 0x3FFF
 _NFT_TIMEOUT_S = 10
 
 
-def apply_rules(program: str, script: str) -> None:
-    """Apply ``script`` as one transaction in the calling thread's namespace. Raises SegmentError."""
+@contextlib.contextmanager
+def applied_rules(program: str, script: str) -> Iterator[None]:
+    """Apply ``script`` as one transaction in the calling thread's namespace while the block runs.
+
+    The rules stand when the block has ended. Raises SegmentError.
+    """
     try:
-        done = subprocess.run(  # the path comes from the supervisor, the text from `ruleset`
+        nft = subprocess.Popen(
             [program, "-f", "-"],
-            input=script.encode(),
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={},
-            timeout=_NFT_TIMEOUT_S,
-            check=False,
         )
-    except subprocess.TimeoutExpired as error:
-        raise SegmentError(f"{program} -f -: no answer within {_NFT_TIMEOUT_S} s") from error
     except OSError as error:
         raise SegmentError(f"cannot run {program}: {os.strerror(error.errno or 0)}") from error
-    if done.returncode:
-        first = done.stderr.decode(errors="replace").strip().splitlines()
-        raise SegmentError(f"{program} -f -: status {done.returncode}: {first[0][:200] if first else ''}")
+    with nft:
+        try:
+            _write_script(nft, script)
+            yield
+            _, said = nft.communicate(timeout=_NFT_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise SegmentError(f"{program} -f -: no answer within {_NFT_TIMEOUT_S} s") from error
+        finally:
+            nft.kill()
+    if nft.returncode:
+        first = said.decode(errors="replace").strip().splitlines()
+        raise SegmentError(f"{program} -f -: status {nft.returncode}: {first[0][:200] if first else ''}")
+
+
+def _write_script(nft: "subprocess.Popen[bytes]", script: str) -> None:
+    """Hand the script over and say that it is complete; a program that died says why on stderr."""
+    assert nft.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        nft.stdin.write(script.encode())
+        nft.stdin.close()
+    nft.stdin = None
 
 
 def open_netlink() -> socket.socket:

@@ -157,7 +157,6 @@ def _input() -> str:
     return f"""\
   chain input {{
     type filter hook input priority filter; policy drop;
-    iifname "lo" accept
     iifname != "tap0" drop
     udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} accept
     ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
@@ -223,7 +222,6 @@ def _output() -> str:
     return f"""\
   chain output {{
     type filter hook output priority filter; policy drop;
-    oifname "lo" accept
     oifname "tap0" ip saddr {GATEWAY} accept
     oifname "tap0" meta l4proto {{ tcp, icmp }} ip daddr {GUEST} accept
   }}"""

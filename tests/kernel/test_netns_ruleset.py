@@ -1,7 +1,7 @@
 """Each rule of a tunnel's firewall, judged by a packet: what left, what came back, which counter moved."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -92,6 +92,15 @@ def test_denied_packet_is_counted_refused_and_does_not_leave(lan: Segment, name:
         return
     assert moved == {counter: 1}
     assert [kind_of(reply) for reply in back] == ([answer] if answer else [])
+
+
+def inside(lan: Segment, look: Callable[[], set[str]]) -> set[str]:
+    """Run ``look`` in the segment's namespace."""
+    workshop = Workshop(threads=1)
+    try:
+        return workshop.submit_inside(lan.interior.netns, look).result(10)
+    finally:
+        workshop.close()
 
 
 def kind_of(reply: Packet) -> str:
@@ -199,6 +208,14 @@ def test_ipv6_gets_no_answer_and_does_not_leave(lan: Segment) -> None:
     assert left == []
 
 
+def test_namespace_has_two_addresses_and_none_of_ipv6(lan: Segment) -> None:
+    def addresses() -> set[str]:
+        with IPRoute() as route:
+            return {entry.get("IFA_ADDRESS") for entry in route.get_addr()}
+
+    assert inside(lan, addresses) == {"10.0.2.2", "10.0.3.100"}
+
+
 def test_dhcp_reaches_the_gateways_socket(lan: Segment) -> None:
     discover = (
         IP(src="0.0.0.0", dst="255.255.255.255")
@@ -225,11 +242,7 @@ def test_neighbour_table_knows_no_more_than_guest_and_nat() -> None:
             with IPRoute() as route:
                 return {entry.get("NDA_DST") for entry in route.get_neighbours(family=2)}
 
-        workshop = Workshop(threads=1)
-        try:
-            known = workshop.submit_inside(lan.interior.netns, neighbours).result(10)
-        finally:
-            workshop.close()
+        known = inside(lan, neighbours)
     assert known <= {"10.0.2.15", "10.0.3.2"}
 
 
