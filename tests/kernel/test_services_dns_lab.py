@@ -39,15 +39,15 @@ class Upstream:
     from_elsewhere: bool = False
     asked: list[tuple[str, Message]] = field(default_factory=list)
 
-    async def datagrams(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            wire, peer = await loop.sock_recvfrom(sock, 4096)
-            query = dns.message.from_wire(wire)
-            self.asked.append(("udp", query))
-            loop.call_later(self.delay_s, self._send, sock, query, peer)
+    def datagram(self, sock: socket.socket) -> None:
+        wire, peer = sock.recvfrom(4096)
+        query = dns.message.from_wire(wire)
+        self.asked.append(("udp", query))
+        asyncio.get_running_loop().call_later(self.delay_s, self._send, sock, query, peer)
 
     def _send(self, sock: socket.socket, query: Message, peer: tuple[str, int]) -> None:
+        if sock.fileno() < 0:
+            return
         for answer in self.udp(query):
             if self.from_elsewhere:
                 with socket.socket(type=socket.SOCK_DGRAM) as other:
@@ -202,13 +202,12 @@ async def _upstream(address: str, upstream: Upstream) -> AsyncIterator[None]:
     server = await asyncio.start_server(upstream.stream, address, 53)
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.bind((address, 53))
-        sock.setblocking(False)
-        task = asyncio.create_task(upstream.datagrams(sock))
+        loop = asyncio.get_running_loop()
+        loop.add_reader(sock.fileno(), upstream.datagram, sock)
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            loop.remove_reader(sock.fileno())
             server.close()
             await server.wait_closed()
 

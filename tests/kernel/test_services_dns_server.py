@@ -233,6 +233,24 @@ def test_flood_of_wrong_answers_makes_the_question_go_over_tcp(ground: Lab) -> N
     ground.play({FIRST: upstream}, scenario)
 
 
+@pytest.mark.parametrize(("number", "rcode"), [(500, dns.rcode.NOERROR), (513, dns.rcode.SERVFAIL)])
+def test_answer_that_would_hold_up_every_tunnel_is_not_read(ground: Lab, number: int, rcode: int) -> None:
+    many = [f"60 A 93.184.{index // 250}.{index % 250}" for index in range(number)]
+    upstream = Upstream(
+        lambda query: [reply(query, *many).to_wire(max_size=512, prefer_truncation=True)],
+        lambda query: reply(query, *many).to_wire(max_size=65535),
+    )
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        async with ground.stream() as (reader, writer):
+            writer.write(framed(dns.message.make_query("x.test.", "A")))
+            answer = await take(reader)
+        assert answer.rcode() == rcode
+        assert len(addresses(answer)) == (number if rcode == dns.rcode.NOERROR else 0)
+
+    ground.play({FIRST: upstream}, scenario)
+
+
 def test_missing_upstream_is_servfail(ground: Lab) -> None:
     ground.resolv_conf = "# none\n"
 

@@ -1,4 +1,4 @@
-"""The sockets dnspython asks upstreams through: UDP connected and bounded, TCP as dnspython makes it.
+"""The sockets dnspython asks upstreams through: UDP connected, UDP and TCP bounded.
 
 dnspython's own UDP socket for asyncio takes datagrams from anyone into a queue without end and learns of a
 dead server only by timeout. A connected one leaves other senders to the kernel, queues in the kernel's
@@ -7,6 +7,7 @@ buffer, and turns "port unreachable" into ConnectionRefusedError at once.
 
 import asyncio
 import socket
+import struct
 from typing import Any, Final
 
 import dns.asyncbackend
@@ -15,10 +16,22 @@ import dns.inet
 
 # Wrong answers to one question (RFC 5452): this many, and the question is asked over TCP instead.
 MAX_ANSWERS: Final = 32
+# Over what we ask for (1232), for servers that know no bounds.
+MAX_DATAGRAM_BYTES: Final = 4096
+# Reading a record takes tens of microseconds on the loop that all tunnels share, and a guest with a zone of
+# its own chooses how many there are: 64 KiB of addresses would hold everyone up for a quarter of a second.
+MAX_RECORDS: Final = 512
+
+_COUNTS: Final = struct.Struct("!HHH")
+_COUNTS_OFFSET: Final = 2 + 6
 
 
 class AnswerFlood(dns.exception.DNSException):
     """More wrong answers to one question than an honest path produces."""
+
+
+class TooManyRecords(dns.exception.DNSException):
+    """An answer over TCP announces more records than are read."""
 
 
 class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-defined,misc]
@@ -42,7 +55,7 @@ class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-d
             raise AnswerFlood
         try:
             async with asyncio.timeout(timeout):
-                data = await asyncio.get_running_loop().sock_recv(self._sock, size)
+                data = await asyncio.get_running_loop().sock_recv(self._sock, min(size, MAX_DATAGRAM_BYTES))
         except TimeoutError:
             raise dns.exception.Timeout from None
         return data, self._destination
@@ -52,11 +65,39 @@ class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-d
         self._sock.close()
 
 
+class BoundedStream(dns.asyncbackend.StreamSocket):  # type: ignore[name-defined,misc]
+    """dnspython's own stream, given up as soon as the header of the answer announces too many records."""
+
+    def __init__(self, family: int, stream: Any) -> None:
+        """Own `stream`, a StreamSocket of dnspython."""
+        super().__init__(family, socket.SOCK_STREAM)
+        self._stream = stream
+        self._head = b""
+
+    async def sendall(self, what: bytes, timeout: float | None) -> None:
+        """Send all. dns.exception.Timeout or OSError."""
+        await self._stream.sendall(what, timeout)
+
+    async def recv(self, size: int, timeout: float | None) -> bytes:
+        """Receive up to `size` bytes, b"" at the end. dns.exception.Timeout, TooManyRecords, or OSError."""
+        data: bytes = await self._stream.recv(size, timeout)
+        missing = _COUNTS_OFFSET + _COUNTS.size - len(self._head)
+        if missing > 0:
+            self._head += data[:missing]
+            if len(data) >= missing and sum(_COUNTS.unpack_from(self._head, _COUNTS_OFFSET)) > MAX_RECORDS:
+                raise TooManyRecords
+        return data
+
+    async def close(self) -> None:
+        """Close the stream."""
+        await self._stream.close()
+
+
 class UpstreamBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,misc]
     """A dnspython backend (its documented extension point) with our UDP sockets."""
 
     def __init__(self) -> None:
-        """Borrow everything but UDP from dnspython's asyncio backend."""
+        """Borrow TCP from dnspython's asyncio backend."""
         self._streams: Any = dns.asyncbackend.get_backend("asyncio")
 
     def name(self) -> str:
@@ -80,9 +121,10 @@ class UpstreamBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,mi
     ) -> Any:
         """Make a socket connected to `destination` (host, port). OSError without a way or a descriptor."""
         if socktype != socket.SOCK_DGRAM:
-            return await self._streams.make_socket(
+            stream = await self._streams.make_socket(
                 af, socktype, proto, source, destination, timeout, ssl_context, server_hostname
             )
+            return BoundedStream(af, stream)
         address = dns.inet.low_level_address_tuple(destination, af)
         sock = socket.socket(af, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
