@@ -5,12 +5,14 @@ Nothing is written under /proc/sys: that is read-only in unprivileged containers
 
 import socket
 import struct
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any
 
-from pyroute2.iproute.linux import IPRoute
+from pyroute2.iproute.linux import IPBatch, IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from netns import netlink
 from netns.errors import SegmentError
 from netns.spec import GATEWAY, GATEWAY_MAC, LAN, NAT_CLIENT, NAT_HOST, NAT_HOST_MAC, NAT_NETWORK
 
@@ -26,20 +28,44 @@ _FORWARDING = struct.pack("=HHHHHHI", 16, 2, 12, 1, 8, 1, 1)
 _NO_IPV6_ADDRESS = struct.pack("=HHHHB3x", 12, 10, 5, 8, 1)
 
 
+_ERROR = 0x2  # NLMSG_ERROR, which also acknowledges
+
+
 def configure_links() -> None:
-    """Set up tap0 and tap1 of the calling thread's namespace. Raises SegmentError."""
+    """Set up tap0 and tap1 of the calling thread's namespace, in one exchange. Raises SegmentError."""
     try:
         lan, nat = socket.if_nametoindex("tap0"), socket.if_nametoindex("tap1")
-        with IPRoute() as route:
-            _set_up(route, lan, mtu=LAN_MTU, address=GATEWAY_MAC)
-            _set_up(route, nat, mtu=NAT_MTU, txqlen=NAT_QUEUE)
-            route.addr("add", index=lan, address=str(GATEWAY), prefixlen=LAN.prefixlen)
-            route.addr("add", index=nat, address=str(NAT_CLIENT), prefixlen=NAT_NETWORK.prefixlen)
-            # Permanent, so that the NAT never takes a place in the neighbour table all namespaces share.
-            route.neigh("add", dst=str(NAT_HOST), lladdr=NAT_HOST_MAC, ifindex=nat, state="permanent")
-            route.route("add", dst="0.0.0.0/0", gateway=str(NAT_HOST), oif=nat)
+        requests = _requests(lan, nat)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as route:
+            route.settimeout(5.0)
+            route.bind((0, 0))
+            route.send(requests)
+            _expect_acknowledgements(route, len(list(netlink.split(requests))))
     except (NetlinkError, OSError) as error:
         raise SegmentError(f"cannot set up the tunnel's interfaces: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def _requests(lan: int, nat: int) -> bytes:
+    """Every request of a set-up, encoded once for the interface indices ``lan`` and ``nat``."""
+    with IPBatch() as route:
+        _set_up(route, lan, mtu=LAN_MTU, address=GATEWAY_MAC)
+        _set_up(route, nat, mtu=NAT_MTU, txqlen=NAT_QUEUE)
+        route.addr("add", index=lan, address=str(GATEWAY), prefixlen=LAN.prefixlen)
+        route.addr("add", index=nat, address=str(NAT_CLIENT), prefixlen=NAT_NETWORK.prefixlen)
+        # Permanent, so that the NAT never takes a place in the neighbour table all namespaces share.
+        route.neigh("add", dst=str(NAT_HOST), lladdr=NAT_HOST_MAC, ifindex=nat, state="permanent")
+        route.route("add", dst="0.0.0.0/0", gateway=str(NAT_HOST), oif=nat)
+        return bytes(route.batch)
+
+
+def _expect_acknowledgements(route: socket.socket, count: int) -> None:
+    """Read one answer per request. Raises OSError for the first that was refused."""
+    while count:
+        for kind, payload in netlink.split(route.recv(65536)):
+            if kind == _ERROR:
+                netlink.raise_error(payload)
+                count -= 1
 
 
 def host_addresses() -> frozenset[IPv4Address]:

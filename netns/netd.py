@@ -16,43 +16,24 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from queue import Empty, SimpleQueue
 
-from netns import link, messages, nftables
+from netns import messages
 from netns.children import Children
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
+from netns.hosts import HostMonitor
 from netns.messages import Adopt, Create, Release
 from netns.namespace import Interior, Workshop, make_interior
 from netns.nat import NatDriver, load_driver
 from netns.programs import find_program
+from netns.segments import Segment
 from netns.spec import SegmentSpec
 from netns.syscalls import Prctl, prctl, set_process_name
 
 READY_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 2.0
 MAX_IN_FLIGHT = 1024
-_RTMGRP_IPV4_IFADDR = 0x10
-
-
-@dataclass(slots=True)
-class Segment:
-    """One tunnel's namespace as netd keeps it; everything else belongs to the server."""
-
-    interior: Interior
-    hosts: frozenset[IPv4Address] = frozenset()
-    adopting: bool = False
-    """A thread is inside the namespace; it closes the interior itself if the tunnel is released meanwhile."""
-
-    def sync_hosts(self, hosts: frozenset[IPv4Address]) -> None:
-        """Bring the firewall's set of host addresses up to date. Raises OSError."""
-        if hosts == self.hosts:
-            return
-        with socket.socket(fileno=os.dup(self.interior.netlink)) as netlink:
-            netlink.settimeout(2.0)
-            nftables.change_host_set(netlink, add=hosts - self.hosts, remove=self.hosts - hosts)
-        self.hosts = hosts
 
 
 class Netd:
@@ -69,11 +50,7 @@ class Netd:
         self._segments: dict[int, Segment] = {}
         self._making: dict[int, Future[Interior]] = {}
         self._children = Children(self._selector, log)
-        self._monitor = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-        )
-        self._monitor.bind((0, _RTMGRP_IPV4_IFADDR))
-        self._hosts = link.host_addresses()
+        self._hosts = HostMonitor()
         self._running = True
 
     def run(self) -> None:
@@ -81,10 +58,10 @@ class Netd:
         for fd, handler in (
             (self._server.fileno(), self._serve),
             (self._wake, self._run_finished),
-            (self._monitor.fileno(), self._hosts_changed),
+            (self._hosts.fileno(), self._hosts_changed),
         ):
             self._selector.register(fd, selectors.EVENT_READ, handler)
-        self._tell(messages.HostAddresses(self._hosts))
+        self._tell(messages.HostAddresses(self._hosts.addresses))
         while self._running:
             self._turn(self._children.next_timeout(time.monotonic()))
         self._end()
@@ -149,7 +126,7 @@ class Netd:
         except (RuntimeError, NetnsError, OSError) as error:
             self._tell(messages.Failed(identifier, str(error)))
             return
-        hosts = self._hosts
+        hosts = self._hosts.addresses
         future = self._workshop.submit(lambda: make_interior(spec, nft, hosts, ping_permitted()))
         self._making[identifier] = future
         self._when_done(future, lambda: self._created(identifier, spec, hosts, future))
@@ -182,7 +159,7 @@ class Netd:
             return
         segment = Segment(interior, hosts)
         try:
-            segment.sync_hosts(self._hosts)
+            segment.sync_hosts(self._hosts.addresses)
             self._hand_over(identifier, segment, spec)
         except (RuntimeError, OSError) as error:
             interior.close()
@@ -219,9 +196,7 @@ class Netd:
                 "dns_tcp": interior.dns_tcp,
             }
             self._tell(messages.Made(identifier), [handles[name] for name in messages.HANDLES])
-        for name in ("tap", "dhcp", "dns_udp", "dns_tcp"):
-            os.close(getattr(interior, name))
-            setattr(interior, name, -1)
+        segment.handed_over()
 
     def _release(self, identifier: int) -> None:
         """The server closed the exit pipe, so the NAT process is ending; let go of the namespace."""
@@ -232,18 +207,16 @@ class Netd:
 
     def _adopt(self, identifier: int, interior: Interior) -> None:
         segment = self._segments[identifier] = Segment(interior, adopting=True)
-
-        def open_inside() -> None:
-            interior.netlink = nftables.open_netlink().detach()
-            segment.sync_hosts(self._hosts)
-
-        future = self._workshop.submit_inside(interior.netns, open_inside)
+        hosts = self._hosts.addresses
+        future = self._workshop.submit_inside(interior.netns, lambda: segment.adopt(hosts))
         self._when_done(future, lambda: self._adopted(identifier, segment, future))
 
     def _adopted(self, identifier: int, segment: Segment, future: Future[None]) -> None:
         segment.adopting = False
         error = future.exception()
         released = self._segments.get(identifier) is not segment
+        if error is None and not released:
+            self._sync(identifier, segment)
         if error is not None:
             log(f"cannot adopt tunnel {identifier}: {error}")
         if error is not None or released:
@@ -256,28 +229,24 @@ class Netd:
         if segment is None or segment.adopting:
             return None
         try:
-            with socket.socket(fileno=os.dup(segment.interior.netlink)) as netlink:
-                netlink.settimeout(2.0)
-                return nftables.read_counters(netlink)
+            return segment.counters()
         except OSError as error:
             log(f"cannot read the counters of tunnel {identifier}: {error}")
             return None
 
     def _hosts_changed(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._monitor.recv(65536):
-                pass
-        hosts = link.host_addresses()
-        if hosts == self._hosts:
+        if not self._hosts.changed():
             return
-        self._hosts = hosts
-        self._tell(messages.HostAddresses(hosts))
+        self._tell(messages.HostAddresses(self._hosts.addresses))
         for identifier, segment in self._segments.items():
-            try:
-                if not segment.adopting:
-                    segment.sync_hosts(hosts)
-            except OSError as error:
-                log(f"cannot update the host's addresses in tunnel {identifier}: {error}")
+            if not segment.adopting:
+                self._sync(identifier, segment)
+
+    def _sync(self, identifier: int, segment: Segment) -> None:
+        try:
+            segment.sync_hosts(self._hosts.addresses)
+        except OSError as error:
+            log(f"cannot update the host's addresses in tunnel {identifier}: {error}")
 
     def _end(self) -> None:
         """Without a server every tunnel is over: its exit pipe is closed already."""

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 
+from netns import netlink
 from netns.errors import SegmentError
 from netns.ruleset import HOST_SET, TABLE
 
@@ -20,9 +21,8 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_ELEMENT, _DELETE_ELEMENT, _GET_OBJECT = 12, 14, 19
 _REQUEST, _ACK, _DUMP, _CREATE = 0x1, 0x4, 0x300, 0x400
 _ERROR, _DONE = 0x2, 0x3
+_COUNTER_OBJECT = (1).to_bytes(4)
 _FAMILY_INET = 1
-_NESTED = 0x8000
-_TYPE_MASK = 0x3FFF
 _NFT_TIMEOUT_S = 10
 
 
@@ -83,7 +83,8 @@ def change_host_set(
         (_NEW_ELEMENT, _CREATE, sorted(add)),
     ):
         if addresses:
-            body = _string(1, TABLE) + _string(2, HOST_SET) + _nest(3, map(_element, addresses))
+            body = netlink.string(1, TABLE) + netlink.string(2, HOST_SET)
+            body += netlink.nest(3, map(_element, addresses))
             request = (_SUBSYSTEM << 8) | kind
             parts.append(_message(request, _REQUEST | _ACK | flags, 1, _FAMILY_INET, 0, body))
     if len(parts) == 1:
@@ -91,72 +92,33 @@ def change_host_set(
     parts.append(_message(_BATCH_END, _REQUEST, 2, 0, _SUBSYSTEM))
     connection.send(b"".join(parts))
     for _ in range(len(parts) - 2):
-        for kind, payload in _messages(connection.recv(65536)):
-            _raise_error(kind, payload)
+        for kind, payload in netlink.split(connection.recv(65536)):
+            if kind == _ERROR:
+                netlink.raise_error(payload)
 
 
 def read_counters(connection: socket.socket) -> dict[str, int]:
     """Packets by named counter of our table. Raises OSError."""
     request = (_SUBSYSTEM << 8) | _GET_OBJECT
-    body = _string(1, TABLE) + _number(3, 1)  # NFTA_OBJ_TYPE: NFT_OBJECT_COUNTER
+    body = netlink.string(1, TABLE) + netlink.attribute(3, _COUNTER_OBJECT)  # NFTA_OBJ_TABLE, NFTA_OBJ_TYPE
     connection.send(_message(request, _REQUEST | _DUMP, 1, _FAMILY_INET, 0, body))
     counters: dict[str, int] = {}
     while True:
-        for kind, payload in _messages(connection.recv(65536)):
+        for kind, payload in netlink.split(connection.recv(65536)):
             if kind == _DONE:
                 return counters
-            _raise_error(kind, payload)
-            attributes = dict(_attributes(payload[4:]))
-            packets = dict(_attributes(attributes[4]))[2]  # NFTA_OBJ_DATA { NFTA_COUNTER_PACKETS }
+            if kind == _ERROR:
+                netlink.raise_error(payload)
+            attributes = dict(netlink.attributes(payload[4:]))
+            packets = dict(netlink.attributes(attributes[4]))[2]  # NFTA_OBJ_DATA { NFTA_COUNTER_PACKETS }
             counters[attributes[2].rstrip(b"\0").decode()] = int.from_bytes(packets)
 
 
 def _element(address: IPv4Address) -> bytes:
     """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE } }."""
-    return _nest(1, [_nest(1, [_attribute(1, address.packed)])])
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
-
-
-def _nest(kind: int, parts: Iterable[bytes]) -> bytes:
-    return _attribute(kind | _NESTED, b"".join(parts))
-
-
-def _string(kind: int, text: str) -> bytes:
-    return _attribute(kind, text.encode() + b"\0")
-
-
-def _number(kind: int, value: int) -> bytes:
-    return _attribute(kind, value.to_bytes(4))
+    return netlink.nest(1, [netlink.nest(1, [netlink.attribute(1, address.packed)])])
 
 
 def _message(kind: int, flags: int, sequence: int, family: int, resource: int, body: bytes = b"") -> bytes:
     payload = struct.pack("=BB", family, 0) + resource.to_bytes(2) + body
     return struct.pack("=IHHII", 16 + len(payload), kind, flags, sequence, 0) + payload
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 16:
-        length, kind = struct.unpack_from("=IH", data)
-        if length < 16:
-            return
-        yield kind, data[16:length]
-        data = data[(length + 3) & ~3 :]
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        if length < 4:
-            return
-        yield kind & _TYPE_MASK, data[4:length]
-        data = data[(length + 3) & ~3 :]
-
-
-def _raise_error(kind: int, payload: bytes) -> None:
-    if kind == _ERROR:
-        code = -int(struct.unpack_from("=i", payload)[0])
-        if code:
-            raise OSError(code, f"nfnetlink: {os.strerror(code)}")

@@ -11,7 +11,6 @@ import typer
 from aero_l2 import __version__
 from aero_l2.config.load import load
 from aero_l2.errors import ConfigError
-from netns.users import DEFAULT_USER
 
 EXIT_USAGE = 2
 DRIVER = "slirp.slirp4netns:Slirp4netns"
@@ -68,14 +67,15 @@ def serve(
         for fault in error.faults:
             print(f"aero-l2: {fault}", file=sys.stderr)
         raise typer.Exit(EXIT_USAGE) from error
-    _become_supervisor(loaded.settings.user or DEFAULT_USER, environment, ready_stdout=ready_stdout)
+    _become_supervisor(loaded.settings.user, environment, ready_stdout=ready_stdout)
 
 
-def _become_supervisor(user: str, environment: dict[str, str], *, ready_stdout: bool) -> NoReturn:
+def _become_supervisor(user: str | None, environment: dict[str, str], *, ready_stdout: bool) -> NoReturn:
     """Replace this process by the supervisor, which needs none of what was imported here."""
     server = [sys.executable, "-I", "-m", "aero_l2.app", *(["--ready-stdout"] if ready_stdout else [])]
     launch = [sys.executable, "-I", "-m", "netns.launch"]
-    launch += ["--user", user, "--driver", DRIVER, "--search-path", _search_path(environment)]
+    launch += ["--driver", DRIVER, "--search-path", _search_path(environment)]
+    launch += ["--user", user] if user else []
     sys.stdout.flush()
     os.execve(sys.executable, [*launch, "--", *server], environment)
 
