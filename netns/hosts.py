@@ -1,4 +1,4 @@
-"""The host's own IPv4 addresses, kept current; rtnetlink(7)."""
+"""What netd needs to know of the host: its IPv4 addresses, kept current, and whether it lets users ping."""
 
 import errno
 import socket
@@ -38,3 +38,12 @@ class HostMonitor:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:  # some were lost, which is why everything is read anew
                     raise
+
+
+def ping_permitted() -> bool:
+    """Whether the NAT process may open ping sockets: sysctl net.ipv4.ping_group_range, icmp(7)."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP):
+            return True
+    except OSError:
+        return False

@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from netns import messages
 from netns.children import Children
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
-from netns.hosts import HostMonitor
+from netns.hosts import HostMonitor, ping_permitted
 from netns.messages import Adopt, Create, Release
 from netns.namespace import Interior, Workshop, make_interior
 from netns.nat import NatDriver, load_driver
@@ -264,15 +264,6 @@ def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
     undo.callback(os.close, read)
     undo.callback(os.close, write)
     return read, write
-
-
-def ping_permitted() -> bool:
-    """Whether the NAT process may open ping sockets: sysctl net.ipv4.ping_group_range, icmp(7)."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP):
-            return True
-    except OSError:
-        return False
 
 
 def log(text: str) -> None:

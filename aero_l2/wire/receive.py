@@ -212,7 +212,6 @@ class Receiver:
                     messages.append(bytes(frame.data))
                 return
             self._fragments_are_text = is_text
-            self._fragments.clear()
         elif frame.opcode is not CONT:
             return
         if not self._fragments_are_text:

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR
@@ -31,55 +32,70 @@ DENIED = {
 SPOOFED = ("10.0.2.77", "10.0.2.2", "10.0.3.100", "10.0.3.2", "127.0.0.1", "0.0.0.0", at.WEB, at.HOST_PRIVATE)
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What every namespace of the world saw, for saying that it did not see something."""
+
+    sniffers: list[Sniffer]
+    tunnel_port: int
+
+    def assert_unseen(self, marker: bytes) -> None:
+        """No frame carried the marker, but for the tunnels' WebSockets themselves."""
+        seen = [
+            frame for sniff in self.sniffers for frame in sniff.containing(marker, but_port=self.tunnel_port)
+        ]
+        assert [frame.hex() for frame in seen] == []
+
+    def assert_silent(self, port: int) -> None:
+        """No TCP or UDP packet went to the port."""
+        assert [packet.summary() for sniff in self.sniffers for packet in sniff.to_port(port)] == []
+
+
 @pytest.fixture
-def watched(world: World) -> Iterator[list[Sniffer]]:
-    """Sniffers in every namespace of the world."""
+def watched(world: World, proxy: Proxy) -> Iterator[Watch]:
+    """Sniffers in every namespace of the world, but for the tunnels' own connections."""
     with ExitStack() as stack:
-        yield [stack.enter_context(sniffer(where)) for where in (world.host, world.internet, world.other)]
+        yield Watch(
+            [stack.enter_context(sniffer(w)) for w in (world.host, world.internet, world.other)], proxy.port
+        )
 
 
 def _marker() -> bytes:
     return f"marker-{uuid.uuid4()}".encode()
 
 
-def _assert_unseen(watched: list[Sniffer], marker: bytes) -> None:
-    assert [frame.hex() for watch in watched for frame in watch.containing(marker)] == []
-
-
 @pytest.mark.parametrize("target", DENIED.values(), ids=DENIED)
-async def test_denied_tcp_connect_is_reset(proxy: Proxy, watched: list[Sniffer], target: str) -> None:
+async def test_denied_tcp_connect_is_reset(proxy: Proxy, watched: Watch, target: str) -> None:
     async with raw_guest(proxy) as guest:
         assert await guest.try_tcp(target, at.SERVICE_PORT) == "reset"
         await guest.echo(b"after the refusal")
-    assert [packet.summary() for watch in watched for packet in watch.to_port(at.SERVICE_PORT)] == []
+    watched.assert_silent(at.SERVICE_PORT)
 
 
 @pytest.mark.parametrize("target", DENIED.values(), ids=DENIED)
-async def test_denied_datagram_is_prohibited(proxy: Proxy, watched: list[Sniffer], target: str) -> None:
+async def test_denied_datagram_is_prohibited(proxy: Proxy, watched: Watch, target: str) -> None:
     marker = _marker()
     async with raw_guest(proxy) as guest:
         assert await guest.try_udp(target, at.SERVICE_PORT, marker) == "prohibited"
         await guest.echo(b"after the refusal")
-    _assert_unseen(watched, marker)
-    assert [packet.summary() for watch in watched for packet in watch.to_port(at.SERVICE_PORT)] == []
+    watched.assert_unseen(marker)
+    watched.assert_silent(at.SERVICE_PORT)
 
 
 @pytest.mark.parametrize("target", DENIED.values(), ids=DENIED)
-async def test_denied_ping_is_prohibited(proxy: Proxy, watched: list[Sniffer], target: str) -> None:
+async def test_denied_ping_is_prohibited(proxy: Proxy, watched: Watch, target: str) -> None:
     marker = _marker()
     async with raw_guest(proxy) as guest:
         assert await guest.try_icmp(target, marker) == "prohibited"
         await guest.echo(b"after the refusal")
-    _assert_unseen(watched, marker)
+    watched.assert_unseen(marker)
 
 
 @pytest.mark.parametrize(
     "target",
     ["255.255.255.255", "10.0.2.255", "10.0.3.255", "224.0.0.1", "239.255.255.250", "192.168.77.255"],
 )
-async def test_broadcast_and_multicast_stay_in_the_tunnel(
-    proxy: Proxy, watched: list[Sniffer], target: str
-) -> None:
+async def test_broadcast_and_multicast_stay_in_the_tunnel(proxy: Proxy, watched: Watch, target: str) -> None:
     marker = _marker()
     async with raw_guest(proxy) as guest:
         for destination in (BROADCAST, at.GATEWAY_MAC):
@@ -87,13 +103,11 @@ async def test_broadcast_and_multicast_stay_in_the_tunnel(
                 IP(src=at.GUEST, dst=target) / UDP(sport=1, dport=at.SERVICE_PORT) / Raw(marker), destination
             )
         await guest.echo(b"after the broadcast")
-    _assert_unseen(watched, marker)
+    watched.assert_unseen(marker)
 
 
 @pytest.mark.parametrize("source", SPOOFED)
-async def test_guest_cannot_send_under_another_address(
-    proxy: Proxy, watched: list[Sniffer], source: str
-) -> None:
+async def test_guest_cannot_send_under_another_address(proxy: Proxy, watched: Watch, source: str) -> None:
     marker = _marker()
     async with raw_guest(proxy) as guest:
         for target in (at.WEB, at.HOST_PUBLIC, at.LOOPBACK, at.OTHER):
@@ -101,11 +115,11 @@ async def test_guest_cannot_send_under_another_address(
             await guest.send(IP(src=source, dst=target) / TCP(sport=7777, dport=at.SERVICE_PORT, flags="S"))
             await guest.send(IP(src=source, dst=target) / ICMP(id=7, seq=1) / Raw(marker))
         await guest.echo(b"under its own address")
-    _assert_unseen(watched, marker)
-    assert [packet.summary() for watch in watched for packet in watch.to_port(at.SERVICE_PORT)] == []
+    watched.assert_unseen(marker)
+    watched.assert_silent(at.SERVICE_PORT)
 
 
-async def test_source_route_does_not_lead_to_the_host(proxy: Proxy, watched: list[Sniffer]) -> None:
+async def test_source_route_does_not_lead_to_the_host(proxy: Proxy, watched: Watch) -> None:
     marker = _marker()
     async with raw_guest(proxy) as guest:
         for first in (at.GATEWAY, at.WEB):
@@ -114,7 +128,7 @@ async def test_source_route_does_not_lead_to_the_host(proxy: Proxy, watched: lis
             )  # RFC 791 §3.1
             await guest.send(header / UDP(sport=1, dport=at.SERVICE_PORT) / Raw(marker))
         await guest.echo(b"after the route")
-    _assert_unseen(watched, marker)
+    watched.assert_unseen(marker)
 
 
 async def test_gateway_offers_nothing_but_its_services(proxy: Proxy) -> None:

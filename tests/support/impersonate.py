@@ -53,9 +53,9 @@ def _become(pid: int) -> None:
     os.setresgid(group_inside, group_inside, group_inside)
     os.setresuid(user_inside, user_inside, user_inside)
     _set_capabilities(permitted, effective, inheritable)
-    own = procfs.status(os.getpid())
-    expected = (str(user), str(group), about["CapEff"])
-    assert (own["Uid"].split()[1], own["Gid"].split()[1], own["CapEff"]) == expected, own
+    own = procfs.status(os.getpid())  # shows ids as the reader's user namespace knows them
+    taken_on = (int(own["Uid"].split()[1]), int(own["Gid"].split()[1]), own["CapEff"])
+    assert taken_on == (user_inside, group_inside, about["CapEff"]), taken_on
 
 
 def _try(path: Path) -> str:

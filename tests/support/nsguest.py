@@ -55,9 +55,22 @@ class NamespaceGuest:
 
     async def lease(self) -> None:
         """Get the address by busybox udhcpc, which quits once it has it."""
-        await self.run(
-            "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "20", "-T", "1", "-s", str(_UDHCPC)
-        )
+        client = [
+            "busybox",
+            "udhcpc",
+            "-i",
+            "eth0",
+            "-f",
+            "-q",
+            "-n",
+            "-t",
+            "20",
+            "-T",
+            "1",
+            "-s",
+            str(_UDHCPC),
+        ]
+        await self.run("env", f"NOTES={self._resolv_conf.parent}", *client)
 
 
 def _open_tap() -> int:

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scapy.layers.inet import IP
+from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
@@ -35,9 +35,14 @@ class Sniffer:
         parsed = (Ether(frame) for frame in self.frames())
         return [p for p in parsed if IP in p and getattr(p[IP].payload, "dport", None) == port]
 
-    def containing(self, data: bytes) -> list[bytes]:
-        """Frames so far with ``data`` somewhere in them."""
-        return [frame for frame in self.frames() if data in frame]
+    def containing(self, data: bytes, *, but_port: int) -> list[bytes]:
+        """Frames so far with ``data`` somewhere in them, except TCP from or to ``but_port``: the tunnels themselves."""
+        return [frame for frame in self.frames() if data in frame and not _is_tcp_of(frame, but_port)]
+
+
+def _is_tcp_of(frame: bytes, port: int) -> bool:
+    packet = Ether(frame)
+    return TCP in packet and port in (packet[TCP].sport, packet[TCP].dport)
 
 
 @contextmanager
