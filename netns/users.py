@@ -33,7 +33,7 @@ def become_service_user(name: str) -> None:
             f"started by root but without its capabilities ({error}): start as an ordinary user instead"
         ) from error
     try:
-        _expose(_code_folders(), user.pw_uid)
+        expose(_code_folders(), user.pw_uid)
         if not _may_use(TUN, user):
             _private_tun(user)
         os.setgroups([])
@@ -88,11 +88,11 @@ def _code_folders() -> list[Path]:
     return [Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parent, source]
 
 
-def _expose(folders: Iterable[Path], uid: int) -> None:
-    """Make ``folders`` reachable where a parent keeps others out (a checkout in root's home, say).
+def expose(folders: Iterable[Path], uid: int) -> None:
+    """Make ``folders`` reachable for ``uid`` where a parent keeps others out (a checkout in root's home, say).
 
     Over the topmost closed parent goes an empty tmpfs that holds nothing but those folders, bound at their
-    own paths. The host's files and modes stay as they are.
+    own paths. The host's files and modes stay as they are. Needs root and a private mount namespace.
     """
     closed: dict[Path, list[Path]] = {}
     for folder in folders:
