@@ -1,8 +1,6 @@
 """The DNS server as a guest meets it: real sockets, real upstreams, every answer the guest can get."""
 
-import asyncio
 import os
-import socket
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -26,7 +24,6 @@ from kernel.test_services_dns_lab import (
     says,
     take,
 )
-from support.wait import retry, until
 
 from aero_l2.services.dns.resolver import ResolverSettings
 from aero_l2.services.dns.server import DnsServer
@@ -258,70 +255,3 @@ def test_missing_upstream_is_servfail(ground: Lab) -> None:
         assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL
 
     ground.play({}, scenario)
-
-
-def test_queries_beyond_the_tunnels_share_are_servfail_at_once(ground: Lab) -> None:
-    ground.max_pending = 4
-
-    async def scenario(ground: Lab, server: DnsServer) -> None:
-        waiting = [asyncio.ensure_future(ground.ask("x.test.")) for _ in range(4)]
-        await until(lambda: server.pending == 4, "the share is used up")
-        start = time.monotonic()
-        assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL
-        assert time.monotonic() - start < 0.5
-        assert {answer.rcode() for answer in await asyncio.gather(*waiting)} == {dns.rcode.SERVFAIL}
-        assert server.pending == 0
-
-    ground.play({FIRST: SILENT}, scenario)
-
-
-def test_queries_beyond_the_process_limit_are_servfail_at_once(ground: Lab) -> None:
-    ground.settings = ResolverSettings(max_pending=2)
-
-    async def scenario(ground: Lab, server: DnsServer) -> None:
-        waiting = [asyncio.ensure_future(ground.ask("x.test.")) for _ in range(2)]
-        await until(lambda: server.pending == 2, "the limit is reached")
-        start = time.monotonic()
-        assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL
-        assert time.monotonic() - start < 0.5
-        await asyncio.gather(*waiting)
-
-    ground.play({FIRST: SILENT}, scenario)
-
-
-async def attempt(ground: Lab, wire: bytes) -> bytes | None:
-    try:
-        return await ground.raw(wire, timeout_s=0.5)
-    except TimeoutError:
-        return None
-
-
-def test_garbage_flood_does_not_stop_the_server(ground: Lab) -> None:
-    async def scenario(ground: Lab, server: DnsServer) -> None:
-        with ground.guest.open_socket(kind=socket.SOCK_DGRAM) as sock:
-            for number in range(2000):
-                sock.sendto(os.urandom(number % 1400), ("10.0.2.2", 53))
-                await asyncio.sleep(0)
-        await until(lambda: ground.counts.queries > 500, "the garbage was seen")
-        wire = dns.message.make_query("x.test.", "A").to_wire()
-        found = await retry(lambda: attempt(ground, wire), "an answer after the flood")
-        assert addresses(dns.message.from_wire(found)) == [WEB]
-
-    ground.play({FIRST: web()}, scenario)
-
-
-def test_close_ends_waiting_queries_and_leaves_nothing(ground: Lab) -> None:
-    async def scenario(ground: Lab, server: DnsServer) -> None:
-        waiting = [asyncio.ensure_future(ground.ask("x.test.")) for _ in range(20)]
-        async with ground.stream() as (reader, writer):
-            writer.write(framed(dns.message.make_query("x.test.", "A")))
-            await until(lambda: server.pending == 21, "all queries wait")
-            await server.close()
-            assert (server.pending, server.connections) == (0, 0)
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await take(reader)
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-
-    ground.play({FIRST: SILENT}, scenario)
