@@ -2,7 +2,7 @@
 
 import os
 import re
-import resource
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,13 +80,20 @@ def _without_tun(proxy: Proxy) -> Callable[[], None]:
     return lambda: make_tun(proxy.devices, 0o666)
 
 
+def _limit_descriptors(pid: int, soft: int, hard: int) -> None:
+    """prlimit(2) asks for the ids of the other process, or for a capability that root lacks in some containers."""
+    user, group = (procfs.status(pid)[name].split()[0] for name in ("Uid", "Gid"))
+    same_ids = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--"]
+    subprocess.run([*same_ids, "prlimit", f"--pid={pid}", f"--nofile={soft}:{hard}"], check=True, timeout=15)
+
+
 def _out_of_descriptors(role: Role) -> Callable[[Proxy], Callable[[], None]]:
     def cause(proxy: Proxy) -> Callable[[], None]:
         pid = proxy.one(role)
-        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        soft, hard = procfs.descriptor_limits(pid)
         used = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 3, limits[1]))
-        return lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, limits) and None
+        _limit_descriptors(pid, used + 3, hard)
+        return lambda: _limit_descriptors(pid, soft, hard)
 
     return cause
 

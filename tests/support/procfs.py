@@ -102,6 +102,15 @@ def usage(group: list[int]) -> Usage:
     )
 
 
+def descriptor_limits(pid: int) -> tuple[int, int]:
+    """Soft and hard RLIMIT_NOFILE of a process."""
+    line = next(
+        line for line in _read(f"/proc/{pid}/limits").splitlines() if line.startswith("Max open files")
+    )
+    soft, hard = line.split()[3:5]
+    return int(soft), int(hard)
+
+
 def arp_cache(column: str) -> int:
     """A number of the IPv4 neighbour table, which all namespaces of the machine share (sum over the processors).
 
