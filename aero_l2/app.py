@@ -42,6 +42,8 @@ EXIT_CANNOT_START: Final = 2
 FILES_PER_TUNNEL: Final = 16
 """Eight handles of the segment, the WebSocket, and room for its DNS sockets."""
 FILES_OF_OUR_OWN: Final = 128
+FILES_PER_QUESTION: Final = 2
+"""A pending DNS question asks up to two upstreams at a time."""
 
 _log = structlog.get_logger("aero_l2.app")
 
@@ -144,7 +146,8 @@ def raise_file_limit(settings: Settings) -> Settings:
     """Use all file descriptors the host allows; lower the tunnel limit to what they suffice for, aloud."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    enough_for = max(1, (hard - FILES_OF_OUR_OWN) // FILES_PER_TUNNEL)
+    reserved = FILES_OF_OUR_OWN + min(FILES_PER_QUESTION * settings.max_pending_dns, hard // 4)
+    enough_for = max(1, (hard - reserved) // FILES_PER_TUNNEL)
     if 0 < settings.max_connections <= enough_for:
         return settings
     _log.warning(

@@ -4,7 +4,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -90,21 +90,24 @@ def segment(
     hosts: frozenset[IPv4Address] = frozenset(),
     *,
     allow_ping: bool = False,
-    arrange: Callable[[], object] = lambda: None,
+    keep_nat: bool = True,
 ) -> Iterator[Segment]:
-    """Make a namespace; ``arrange`` runs inside once it stands. The gateway knows the guest's MAC."""
+    """Make a namespace; without ``keep_nat`` its tap1 is left for a NAT process.
+
+    The gateway knows the guest's MAC.
+    """
     workshop = Workshop(threads=1)
 
     def build() -> Segment:
         interior = make_interior(spec, NFT, hosts, allow_ping)
-        arrange()
-        return Segment(interior, tap.open_tap("tap1"))
+        return Segment(interior, tap.open_tap("tap1") if keep_nat else -1)
 
     made = workshop.submit(build).result(timeout=30)
     try:
         made.send(ARP(op=1, hwsrc=GUEST_MAC, psrc=str(GUEST), pdst=str(GATEWAY)), target="ff:ff:ff:ff:ff:ff")
         yield made
     finally:
-        os.close(made.nat)
+        if keep_nat:
+            os.close(made.nat)
         made.interior.close()
         workshop.close()
