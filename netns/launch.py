@@ -123,7 +123,8 @@ class Supervisor:
         delay = _RESTART_DELAYS_S[min(self._failures, len(_RESTART_DELAYS_S) - 1)]
         self._failures += 1
         self._netd_due = time.monotonic() + delay
-        _say(f"netd ended ({_ending(status)}); open tunnels live on, a new one starts in {delay:g} s")
+        if status:  # 0: the server let go of it, by ending too or by saying so in its log
+            _say(f"netd ended ({_ending(status)}); open tunnels live on, a new one starts in {delay:g} s")
 
     def _end(self, status: int) -> int:
         """The server ended: netd sees that too and ends by itself, within a bounded time."""

@@ -89,7 +89,7 @@ def _code_folders() -> list[Path]:
 
 
 def expose(folders: Iterable[Path], uid: int) -> None:
-    """Make ``folders`` reachable for ``uid`` where a parent keeps others out (a checkout in root's home, say).
+    """Make ``folders`` reachable for ``uid`` where a parent keeps others out (root's home, say).
 
     Over the topmost closed parent goes an empty tmpfs that holds nothing but those folders, bound at their
     own paths. The host's files and modes stay as they are. Needs root and a private mount namespace.
