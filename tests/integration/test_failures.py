@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,7 +71,7 @@ class Fault:
 def _without_program(name: str) -> Callable[[Proxy], Callable[[], None]]:
     def cause(proxy: Proxy) -> Callable[[], None]:
         (proxy.programs / name).unlink()
-        return lambda: (proxy.programs / name).symlink_to(installed(name))
+        return lambda: shutil.copy(installed(name), proxy.programs / name) and None
 
     return cause
 

@@ -1,7 +1,7 @@
 """Runs the real proxy inside the test world's host namespace: as root or as an ordinary user.
 
 It gets a mount namespace of its own, with the world's resolv.conf, a /dev/net/tun whose mode the test decides, and a
-PATH of symbolic links, so that a test can take a program away without touching the machine.
+PATH with copies of the programs that it runs, so that a test can take one away without touching the machine.
 """
 
 import http.client
@@ -29,13 +29,15 @@ Role = Literal["launch", "netd", "server", "nat"]
 READY = "AERO_L2_PROXY_READY ws://"
 USER_ID = 61234  # an ordinary user that owns nothing and is in no group
 SERVICE_USER = "aero-l2"
-_PROGRAMS = ("slirp4netns", "nft", "ip")
+_PROGRAMS = ("slirp4netns", "nft")
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _TUN = os.makedev(10, 200)
 _PREPARE = """
 mount --bind "$1" /etc/resolv.conf
 mkdir -p /dev/net
 mount -t tmpfs -o mode=755 tmpfs /dev/net
+shift
+for program in "$@"; do mount --bind /dev/null "$program"; done
 echo ready
 exec cat
 """
@@ -49,7 +51,7 @@ class Proxy:
     ) -> None:
         self.world = world
         self.run_as = run_as
-        self.programs = programs  # the proxy's PATH: a directory of symbolic links
+        self.programs = programs  # the proxy's PATH: the only place where it finds programs
         self.devices = devices  # the proxy's /dev/net, as seen from the machine
         self.stdout: list[str] = []
         self.port = 0
@@ -189,9 +191,12 @@ class Proxy:
 
 @contextmanager
 def _mounts(world: World) -> Iterator[int]:
-    """A mount namespace with the world's resolv.conf and an empty /dev/net; yields the process that holds it."""
+    """A mount namespace with the world's resolv.conf, an empty /dev/net and none of the machine's own programs.
+
+    Yields the process that holds it.
+    """
     private = ["unshare", "--mount", "--propagation", "private"]
-    command = [*private, "sh", "-euc", _PREPARE, "sh", str(world.resolv_conf)]
+    command = [*private, "sh", "-euc", _PREPARE, "sh", str(world.resolv_conf), *map(installed, _PROGRAMS)]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdin is not None
     assert holder.stdout is not None
@@ -217,22 +222,22 @@ def _command(world: World, mounts: int, run_as: RunAs, env: dict[str, str]) -> l
 
 @contextmanager
 def _programs() -> Iterator[Path]:
-    """A directory that every user can read, with links to the programs that the proxy needs."""
+    """A directory that every user can read, with copies of the programs that the proxy needs."""
     directory = Path(tempfile.mkdtemp(prefix="aero-l2-test-path-"))
     try:
         directory.chmod(0o755)
         for name in _PROGRAMS:
-            (directory / name).symlink_to(installed(name))
+            shutil.copy(installed(name), directory / name)
         yield directory
     finally:
         shutil.rmtree(directory)
 
 
 def installed(name: str) -> str:
-    """Where the machine has a program."""
+    """The file of one of the machine's programs."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     assert found, f"{name} is not installed (./dev setup)"
-    return found
+    return os.path.realpath(found)
 
 
 def make_tun(devices: Path, mode: int) -> None:
