@@ -28,7 +28,7 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
 def running() -> frozenset[asyncio.Task[Any]]:
     """Tasks that were started by `spawn` and have not ended."""
-    return frozenset(_running)
+    return frozenset(task for task in _running if not task.done())
 
 
 def _finished(task: asyncio.Task[Any]) -> None:
