@@ -1,4 +1,5 @@
-"""Fixtures of every test that needs namespaces: the closed world, and the real proxy in it, as root and as a user."""
+"""Fixtures of every test that needs namespaces: the closed world, and the real proxy in it, as root and as
+a user."""
 
 import os
 from collections.abc import Iterator

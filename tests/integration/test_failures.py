@@ -1,8 +1,8 @@
-"""What happens when a part of the machinery dies or is missing: said in plain words, undone, and over once mended."""
+"""What happens when a part of the machinery dies or is missing: said in plain words, undone, and over once
+mended."""
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 from support import procfs
-from support.proxy import Proxy, Role, installed, make_tun
+from support.proxy import Proxy, Role, copy_program, make_tun
 from support.rawguest import raw_guest
 from support.tunnel import RefusedError
 from support.wait import until
@@ -57,7 +57,7 @@ async def test_killed_netd_comes_back_and_tunnels_live_on(own_proxy: Proxy) -> N
             await late.echo(b"the new one works")
             held = own_proxy.namespaces()
     await until(lambda: not own_proxy.with_role("nat"), "both tunnels are undone")
-    await until(lambda: len(held & procfs.network_namespaces()) <= 1, "both namespaces are gone")
+    await until(lambda: len(own_proxy.namespaces()) == len(held) - 2, "both namespaces are gone")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fault:
 def _without_program(name: str) -> Callable[[Proxy], Callable[[], None]]:
     def cause(proxy: Proxy) -> Callable[[], None]:
         (proxy.programs / name).unlink()
-        return lambda: shutil.copy(installed(name), proxy.programs / name) and None
+        return lambda: copy_program(name, proxy.programs)
 
     return cause
 
@@ -82,7 +82,8 @@ def _without_tun(proxy: Proxy) -> Callable[[], None]:
 
 
 def _limit_descriptors(pid: int, soft: int, hard: int) -> None:
-    """prlimit(2) asks for the ids of the other process, or for a capability that root lacks in some containers."""
+    """prlimit(2) asks for the ids of the other process, or for a capability that root lacks in some
+    containers."""
     user, group = (procfs.status(pid)[name].split()[0] for name in ("Uid", "Gid"))
     same_ids = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--"]
     subprocess.run([*same_ids, "prlimit", f"--pid={pid}", f"--nofile={soft}:{hard}"], check=True, timeout=15)

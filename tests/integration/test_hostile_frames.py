@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -99,7 +100,8 @@ def _broken_headers() -> Iterator[bytes]:
 def _odd_neighbours() -> Iterator[bytes]:
     for source in ("00:00:00:00:00:00", BROADCAST, "01:00:5e:00:00:01", at.GATEWAY_MAC):
         yield _framed(IP(src=at.GUEST, dst=at.WEB) / UDP(sport=1, dport=at.ECHO_PORT) / b"odd", source=source)
-    for fields in ({"hwlen": 255}, {"plen": 255}, {"hwlen": 0, "plen": 0}, {"hwtype": 99}, {"op": 99}):
+    odd: list[dict[str, Any]] = [{"hwlen": 255}, {"plen": 255}, {"hwlen": 0}, {"hwtype": 99}, {"op": 99}]
+    for fields in odd:
         yield _framed(ARP(psrc=at.GUEST, pdst=at.GATEWAY, **fields), BROADCAST)
     yield _framed(ARP(op=2, hwsrc=MAC, psrc=at.GATEWAY, pdst=at.GATEWAY), BROADCAST)
     yield _framed(ARP(op=2, hwsrc=MAC, psrc=at.NAT, pdst=at.NAT_SIDE), BROADCAST)

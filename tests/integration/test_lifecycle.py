@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import pytest
 from support import procfs
@@ -24,15 +25,32 @@ async def _working_guests(proxy: Proxy, count: int) -> AsyncIterator[list[RawGue
         yield guests
 
 
-async def _assert_gone(proxy: Proxy, namespaces: set[str]) -> None:
+@dataclass(frozen=True)
+class _Before:
+    """What there was before something ended: the processes of the machine, and the proxy's namespaces."""
+
+    pids: list[int]
+    namespaces: set[str]
+
+    def left(self) -> set[str]:
+        """Namespaces that one of those processes still holds; the kernel gives a freed inode to the next
+        one made."""
+        return self.namespaces & procfs.network_namespaces(self.pids)
+
+
+def _before(proxy: Proxy) -> _Before:
+    return _Before(procfs.pids(), proxy.namespaces())
+
+
+async def _assert_gone(proxy: Proxy, before: _Before) -> None:
     """Neither a process of the proxy (the NAT's included) is left nor a namespace, and with it its TAPs."""
     await until(lambda: not proxy.processes(), "every process has ended", _GONE_S)
-    await until(lambda: not namespaces & procfs.network_namespaces(), "every namespace is gone", _GONE_S)
+    await until(lambda: not before.left(), "every namespace is gone", _GONE_S)
 
 
 async def test_sigterm_closes_tunnels_with_1001_and_ends_with_status_0(own_proxy: Proxy) -> None:
     async with _working_guests(own_proxy, 3) as guests:
-        namespaces = own_proxy.namespaces()
+        before = _before(own_proxy)
         started = time.monotonic()
         own_proxy.terminate()
         closes = await asyncio.gather(*(guest.tunnel.closed() for guest in guests))
@@ -41,14 +59,14 @@ async def test_sigterm_closes_tunnels_with_1001_and_ends_with_status_0(own_proxy
     assert closes == [(1001, "shutting down")] * 3
     assert status == 0, own_proxy.log
     assert took <= _GRACE_S
-    await _assert_gone(own_proxy, namespaces)
+    await _assert_gone(own_proxy, before)
 
 
 async def test_sigterm_without_tunnels_ends_with_status_0(own_proxy: Proxy) -> None:
-    namespaces = own_proxy.namespaces()
+    before = _before(own_proxy)
     own_proxy.terminate()
     assert await asyncio.to_thread(own_proxy.wait) == 0, own_proxy.log
-    await _assert_gone(own_proxy, namespaces)
+    await _assert_gone(own_proxy, before)
 
 
 VICTIMS: dict[str, tuple[Role, ...]] = {
@@ -62,10 +80,10 @@ VICTIMS: dict[str, tuple[Role, ...]] = {
 @pytest.mark.parametrize("victims", VICTIMS)
 async def test_sigkill_leaves_nothing_behind(own_proxy: Proxy, victims: str) -> None:
     async with _working_guests(own_proxy, 3):
-        namespaces = own_proxy.namespaces()
-        assert len(namespaces) >= 3
+        before = _before(own_proxy)
+        assert len(before.namespaces) >= 3
         own_proxy.kill(*(pid for role in VICTIMS[victims] for pid in own_proxy.with_role(role)))
-        await _assert_gone(own_proxy, namespaces)
+        await _assert_gone(own_proxy, before)
 
 
 async def test_closed_tunnel_leaves_nothing_behind(proxy: Proxy) -> None:
@@ -75,7 +93,7 @@ async def test_closed_tunnel_leaves_nothing_behind(proxy: Proxy) -> None:
         opened = proxy.namespaces() - before
         assert opened
         nat = proxy.with_role("nat")
-    await until(lambda: not opened & procfs.network_namespaces(), "the namespace is gone", _GONE_S)
+    await until(lambda: not opened & proxy.namespaces(), "the namespace is gone", _GONE_S)
     await until(lambda: not any(map(procfs.is_alive, nat)), "the NAT process has ended", _GONE_S)
 
 
@@ -85,23 +103,20 @@ async def test_tunnel_that_vanishes_leaves_nothing_behind(proxy: Proxy) -> None:
         await guest.echo(b"works")
         opened = proxy.namespaces() - before
         guest.tunnel.abort()
-        await until(lambda: not opened & procfs.network_namespaces(), "the namespace is gone", _GONE_S)
+        await until(lambda: not opened & proxy.namespaces(), "the namespace is gone", _GONE_S)
 
 
 @pytest.mark.slow
 async def test_open_and_close_use_nothing_up(own_proxy: Proxy) -> None:
-    async def cycle() -> set[str]:
+    async def cycle() -> None:
         async with own_proxy.tunnel() as tunnel:
             await tunnel.ping(b"open")
-            return {name for role in ("netd", "server") for name in procfs.namespaces_of(own_proxy.one(role))}
 
     for _ in range(10):
         await cycle()
     await until(lambda: not own_proxy.with_role("nat"), "warmed up and idle", _GONE_S)
-    idle = own_proxy.namespaces()
-    before = procfs.usage(own_proxy.processes())
-    seen: set[str] = set()
+    namespaces, before = own_proxy.namespaces(), procfs.usage(own_proxy.processes())
     for _ in range(_CYCLES):
-        seen |= await cycle()
+        await cycle()
     await until(lambda: procfs.usage(own_proxy.processes()) == before, f"as before: {before}", _GONE_S)
-    await until(lambda: not (seen - idle) & procfs.network_namespaces(), "every namespace is gone", _GONE_S)
+    assert own_proxy.namespaces() == namespaces

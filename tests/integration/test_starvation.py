@@ -1,4 +1,5 @@
-"""What the machine has once for all – the neighbour table, memory for fragments – cannot be used up by guests."""
+"""What the machine has once for all – the neighbour table, memory for fragments – cannot be used up by
+guests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +27,8 @@ def _mac_of(address: str) -> str:
 
 
 def _frames(guest: RawGuest) -> list[bytes]:
-    """Claims, questions and packets from and to every address of the subnet, and first fragments without a second."""
+    """Claims, questions and packets from and to every address of the subnet, and first fragments without a
+    second."""
     frames = []
     for address in _SUBNET:
         mac = _mac_of(address)

@@ -1,4 +1,5 @@
-"""The test world itself: what other tests find silent does answer here when it is asked from a place that may."""
+"""The test world itself: what other tests find silent does answer here when it is asked from a place that
+may."""
 
 import hashlib
 import socket
@@ -62,7 +63,8 @@ def test_name_server_truncates_over_udp_and_not_over_tcp(world: World) -> None:
 
 
 def test_nothing_leaves_the_world(world: World) -> None:
-    """No interface of the world leads out: each is a loopback or one end of a pair whose other end is inside, too."""
+    """No interface of the world leads out: each is a loopback or one end of a pair whose other end is
+    inside, too."""
     for where, expected in (
         (world.host, "lan0 lo wan0"),
         (world.internet, "host0 lo"),

@@ -1,7 +1,7 @@
 """Addresses, ports and contents of the test world: one place per fact.
 
-The "internet" wears ordinary public addresses, because special-purpose prefixes (RFC 6890) are denied to guests.
-None of them is ever reached: the namespaces have no way out of the machine.
+The "internet" wears ordinary public addresses, because special-purpose prefixes (RFC 6890) are denied to
+guests. None of them is ever reached: the namespaces have no way out of the machine.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Joins a virtual machine's network socket to a tunnel: ``bridge.py stream|seqpacket SOCKET PORT``.
 
-stream: QEMU's ``-netdev stream``, each frame behind four bytes of length, big-endian. seqpacket: User Mode Linux, one
-message per frame. Listens on SOCKET, prints ``ready``, serves one machine over one tunnel to 127.0.0.1:PORT and ends with it.
+stream: QEMU's ``-netdev stream``, each frame behind four bytes of length, big-endian. seqpacket: User Mode
+Linux, one message per frame. Listens on SOCKET, prints ``ready``, serves one machine over one tunnel to
+127.0.0.1:PORT and ends with it.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -63,7 +63,6 @@ async def _main(kind: str, path: str, port: int) -> None:
     kinds = {"stream": socket.SOCK_STREAM, "seqpacket": socket.SOCK_SEQPACKET}
     listener = socket.socket(socket.AF_UNIX, kinds[kind])
     listener.bind(path)
-    Path(path).chmod(0o666)
     listener.listen(1)
     listener.setblocking(False)
     print("ready", flush=True)

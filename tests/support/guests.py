@@ -36,7 +36,8 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Machine:
-    """How to start a kind of machine: socket kind of the bridge, and the command line for (directory, socket)."""
+    """How to start a kind of machine: socket kind of the bridge, and the command line for (directory,
+    socket)."""
 
     socket_kind: str
     command: Callable[[Path, Path], list[str]]
@@ -81,7 +82,8 @@ QEMU_VIRTIO = Machine("stream", _qemu_command)
 
 
 def boot(machine: Machine, host: Namespace, port: int) -> str:
-    """Boot the machine with its card bridged to a tunnel of the proxy on ``port``; its console until it powers off.
+    """Boot the machine with its card bridged to a tunnel of the proxy on ``port``; its console until it
+    powers off.
 
     The machine itself runs in a network namespace without anything, so the tunnel is its only way out.
     """

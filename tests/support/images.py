@@ -1,4 +1,5 @@
-"""Kernel and initrd of the guests, built from Debian packages and tests/integration/guests, cached by content."""
+"""Kernel and initrd of the guests, built from Debian packages and tests/integration/guests, cached by
+content."""
 
 import hashlib
 import os
@@ -45,7 +46,8 @@ def _output(*argv: str, cwd: Path | None = None) -> str:
 
 
 def downloaded(package: str) -> Path:
-    """The unpacked files of a package that is not installed; fetched by apt-get where ./dev has not done so yet."""
+    """The unpacked files of a package that is not installed; fetched by apt-get where ./dev has not done so
+    yet."""
     target = CACHE / package
     if not target.exists():
         new = CACHE / f".new-{package}-{os.getpid()}"
@@ -107,7 +109,8 @@ class _Entry:
 
 
 def _cpio(entries: Iterator[_Entry]) -> bytes:
-    """An archive in the kernel's ``newc`` format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    """An archive in the kernel's ``newc`` format
+    (Documentation/driver-api/early-userspace/buffer-format.rst)."""
     archive = bytearray()
     for number, entry in enumerate([*entries, _Entry("TRAILER!!!", 0)], start=1):
         name = entry.name.encode() + b"\0"

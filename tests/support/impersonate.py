@@ -1,7 +1,8 @@
 """Plays a process that a stranger has taken over: ``impersonate.py PID FILE``.
 
-Takes on the user namespace, user and group ids, and capability sets of process PID, then tries to write to FILE. Keeps
-the caller's mount namespace, which shows more of the machine than the process sees. Prints ``written`` or the error.
+Takes on the user namespace, user and group ids, and capability sets of process PID, then tries to write to
+FILE. Keeps the caller's mount namespace, which shows more of the machine than the process sees. Prints
+``written`` or the error.
 """
 
 import ctypes

@@ -1,7 +1,8 @@
 """Network namespaces of the tests' own, without a name: each is held by a process and entered by its pid.
 
-The thread that runs pytest never changes its namespace: Python code runs inside on a thread that ends afterwards,
-programs through nsenter(1). The holder ends with pytest, even when pytest is killed (its stdin closes).
+The thread that runs pytest never changes its namespace: Python code runs inside on a thread that ends
+afterwards, programs through nsenter(1). The holder ends with pytest, even when pytest is killed (its stdin
+closes).
 """
 
 import ctypes
@@ -89,7 +90,8 @@ class Namespace:
 
 @contextmanager
 def namespace(name: str) -> Iterator[Namespace]:
-    """Make a namespace with its loopback up; it is gone afterwards (unless a process of the test lingers in it)."""
+    """Make a namespace with its loopback up; it is gone afterwards (unless a process of the test lingers in
+    it)."""
     holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdin is not None
     assert holder.stdout is not None

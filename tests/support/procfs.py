@@ -77,9 +77,10 @@ def namespaces_of(pid: int) -> set[str]:
     return {name for link in links if (name := link_of(link)).startswith("net:[")}
 
 
-def network_namespaces() -> set[str]:
-    """Every network namespace that some process of the machine is in or holds."""
-    return {name for pid in pids() for name in namespaces_of(pid)}
+def network_namespaces(of: list[int] | None = None) -> set[str]:
+    """Every network namespace that some process is in or holds: of the whole machine, or of some
+    processes."""
+    return {name for pid in (pids() if of is None else of) for name in namespaces_of(pid)}
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def usage(group: list[int]) -> Usage:
         processes=len(group),
         threads=sum(len(_list(f"/proc/{pid}/task")) for pid in group),
         descriptors=sum(len(_list(f"/proc/{pid}/fd")) for pid in group),
-        namespaces=len({name for pid in group for name in namespaces_of(pid)}),
+        namespaces=len(network_namespaces(group)),
     )
 
 
@@ -112,9 +113,11 @@ def descriptor_limits(pid: int) -> tuple[int, int]:
 
 
 def arp_cache(column: str) -> int:
-    """A number of the IPv4 neighbour table, which all namespaces of the machine share (sum over the processors).
+    """A number of the IPv4 neighbour table, which all namespaces of the machine share (sum over the
+    processors).
 
-    ``entries`` is the table's size; ``table_fulls`` counts refusals because the table was full (arp(7), gc_thresh3).
+    ``entries`` is the table's size; ``table_fulls`` counts refusals because the table was full (arp(7),
+    gc_thresh3).
     """
     names, *rows = (line.split() for line in _read("/proc/net/stat/arp_cache").splitlines())
     values = [int(row[names.index(column)], 16) for row in rows]

@@ -1,10 +1,12 @@
 """Runs the real proxy inside the test world's host namespace: as root or as an ordinary user.
 
-It gets a mount namespace of its own, with the world's resolv.conf, a /dev/net/tun whose mode the test decides, and a
-PATH with copies of the programs that it runs, so that a test can take one away without touching the machine.
+It gets a mount namespace of its own, with the world's resolv.conf, a /dev/net/tun whose mode the test
+decides, and a PATH with copies of the programs that it runs, so that a test can take one away without
+touching the machine.
 """
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -93,6 +95,16 @@ class Proxy:
         self.port = int(line.removeprefix(READY).split("/")[0].rpartition(":")[2])
         assert line == f"{READY}{at.LOOPBACK}:{self.port}/l2\n"
 
+    def wait_listening(self) -> None:
+        """Wait until it takes connections, which it does also while it cannot make tunnels; by its log."""
+        wait_until(lambda: self._listening() or self._process.poll() is not None, "the proxy listens", 30)
+        assert self._listening(), f"the proxy ended with {self._process.poll()}:\n{self.log}"
+        self.port = self._listening()
+
+    def _listening(self) -> int:
+        events = (json.loads(line) for line in list(self._log) if line.startswith("{"))
+        return next((event["port"] for event in events if event["event"] == "listening"), 0)
+
     def _announced(self) -> str:
         return next((line for line in list(self.stdout) if line.startswith(READY)), "")
 
@@ -124,7 +136,8 @@ class Proxy:
         return found[0]
 
     def tunnel(self, path: str = "/l2") -> Tunnel:
-        """A tunnel to be opened by ``async with``; raises support.tunnel.RefusedError when the upgrade is refused."""
+        """A tunnel to be opened by ``async with``; raises support.tunnel.RefusedError when the upgrade is
+        refused."""
         return Tunnel(self.world.host, self.port, path)
 
     def get(self, path: str) -> tuple[int, str]:
@@ -191,7 +204,8 @@ class Proxy:
 
 @contextmanager
 def _mounts(world: World) -> Iterator[int]:
-    """A mount namespace with the world's resolv.conf, an empty /dev/net and none of the machine's own programs.
+    """A mount namespace with the world's resolv.conf, an empty /dev/net and none of the machine's own
+    programs.
 
     Yields the process that holds it.
     """
@@ -227,7 +241,7 @@ def _programs() -> Iterator[Path]:
     try:
         directory.chmod(0o755)
         for name in _PROGRAMS:
-            shutil.copy(installed(name), directory / name)
+            copy_program(name, directory)
         yield directory
     finally:
         shutil.rmtree(directory)
@@ -240,6 +254,11 @@ def installed(name: str) -> str:
     return os.path.realpath(found)
 
 
+def copy_program(name: str, directory: Path) -> None:
+    """Put a program into a proxy's PATH."""
+    shutil.copy(installed(name), directory / name)
+
+
 def make_tun(devices: Path, mode: int) -> None:
     """Make the device node ``tun`` in a proxy's /dev/net."""
     os.mknod(devices / "tun", stat.S_IFCHR, _TUN)
@@ -248,12 +267,18 @@ def make_tun(devices: Path, mode: int) -> None:
 
 @contextmanager
 def run_proxy(
-    world: World, run_as: RunAs, env: dict[str, str] | None = None, *, tun_mode: int | None = None
+    world: World,
+    run_as: RunAs,
+    env: dict[str, str] | None = None,
+    *,
+    tun_mode: int | None = None,
+    ready: bool = True,
 ) -> Iterator[Proxy]:
     """Start the proxy and stop it afterwards; nothing of it is left.
 
-    ``env``: settings on top of the open, unauthenticated ones. ``tun_mode``: mode of its /dev/net/tun, by default
-    what is common: closed to others for root (launch has to arrange itself), open for an ordinary user.
+    ``env``: settings on top of the open, unauthenticated ones. ``tun_mode``: mode of its /dev/net/tun, by
+    default what is common: closed to others for root (launch has to arrange itself), open for an ordinary user.
+    ``ready``: wait until tunnels can be made; otherwise only until it listens.
     """
     with _mounts(world) as mounts, _programs() as programs:
         settings = {
@@ -275,7 +300,7 @@ def run_proxy(
         )
         proxy = Proxy(world, run_as, process, programs, devices)
         try:
-            proxy.wait_ready()
+            proxy.wait_ready() if ready else proxy.wait_listening()
             yield proxy
         finally:
             proxy.close()

@@ -1,7 +1,7 @@
 """A guest that speaks by raw frames: it can say what no well-behaved network stack would.
 
-Packets are built and read by scapy, which knows nothing of the proxy. While it waits for an answer it answers ARP for
-its own address, as a real guest does.
+Packets are built and read by scapy, which knows nothing of the proxy. While it waits for an answer it
+answers ARP for its own address, as a real guest does.
 """
 
 import itertools
@@ -61,7 +61,8 @@ class RawGuest:
         timeout_s: float = 15,
         again_s: float = 1.0,
     ) -> _T:
-        """Send, and send again each ``again_s`` seconds, until ``match`` is satisfied; raises TimeoutError."""
+        """Send, and send again each ``again_s`` seconds, until ``match`` is satisfied; raises
+        TimeoutError."""
         end = time.monotonic() + timeout_s
         while True:
             await self.send(packet)
@@ -88,12 +89,12 @@ class RawGuest:
         await self.send(question, BROADCAST)
         return await self.expect(match)
 
-    async def _dhcp(self, options: list[object], **fields: object) -> dict[str, object]:
+    async def _dhcp(self, options: list[object]) -> dict[str, object]:
         xid = next(self._ports)
         message = (
             IP(src="0.0.0.0", dst="255.255.255.255")
             / UDP(sport=68, dport=67)
-            / BOOTP(chaddr=bytes.fromhex(self.mac.replace(":", "")), xid=xid, **fields)
+            / BOOTP(chaddr=bytes.fromhex(self.mac.replace(":", "")), xid=xid)
             / DHCP(options=[*options, "end"])
         )
 

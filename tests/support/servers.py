@@ -1,7 +1,8 @@
 """The services of the test world, one process per namespace: ``servers.py JSON``.
 
-The argument lists them as ``[[kind, address, port], …]``. The process prints ``ready`` once all of them listen, then one
-JSON object per thing that reached a service, and ends when its stdin closes. Kinds: http, tcp-echo, udp-echo, discard, dns.
+The argument lists them as ``[[kind, address, port], …]``. The process prints ``ready`` once all of them
+listen, then one JSON object per thing that reached a service, and ends when its stdin closes. Kinds: http,
+tcp-echo, udp-echo, discard, dns.
 """
 
 import asyncio

@@ -1,4 +1,5 @@
-"""Watches every packet of a namespace, on all its interfaces, also those that no socket is there to take (packet(7))."""
+"""Watches every packet of a namespace, on all its interfaces, also those that no socket is there to take
+(packet(7))."""
 
 import socket
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ class Sniffer:
         return [p for p in parsed if IP in p and getattr(p[IP].payload, "dport", None) == port]
 
     def containing(self, data: bytes, *, but_port: int) -> list[bytes]:
-        """Frames so far with ``data`` somewhere in them, except TCP from or to ``but_port``: the tunnels themselves."""
+        """Frames so far with ``data`` somewhere in them, except TCP from or to ``but_port``: the tunnels
+        themselves."""
         return [frame for frame in self.frames() if data in frame and not _is_tcp_of(frame, but_port)]
 
 

@@ -1,4 +1,5 @@
-"""A client of ``aero-l2-tunnel-v1``, written from the protocol's description and sharing no code with the proxy."""
+"""A client of ``aero-l2-tunnel-v1``, written from the protocol's description and sharing no code with the
+proxy."""
 
 import asyncio
 import struct

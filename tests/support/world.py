@@ -24,7 +24,8 @@ Service = tuple[str, str, int]  # kind, address, port; kinds are those of server
 
 @dataclass(frozen=True)
 class Event:
-    """Something reached a service: its kind, both ends as ``address:port``, the first 256 bytes of a datagram."""
+    """Something reached a service: its kind, both ends as ``address:port``, the first 256 bytes of a
+    datagram."""
 
     kind: str
     local: str
