@@ -6,6 +6,7 @@ all-zero masks, batches both ways. The handshake is made by whoever starts it. E
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -33,10 +34,8 @@ def write_frames(tap: int, buffer: bytes) -> bytes:
         if end - at < skip + size:
             break
         if buffer[at] == 0x82 and buffer[at + skip + 2] == 0:
-            try:
+            with contextlib.suppress(OSError):
                 os.write(tap, buffer[at + skip + 4 : at + skip + size])
-            except OSError:
-                pass
         at += skip + size
     return buffer[at:]
 

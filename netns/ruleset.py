@@ -74,7 +74,7 @@ table inet {TABLE} {{
 {_input()}
 {_forward(spec, allow_ping)}
 {_output()}
-{_refusals()}
+{_refusal()}
 }}
 table arp {TABLE} {{
   chain input {{
@@ -125,8 +125,8 @@ def _martians() -> str:
     return """\
   chain martians {
     type filter hook prerouting priority -150; policy accept;
-    iifname "tap0" ip daddr 127.0.0.0/8 meta l4proto != tcp goto refuse_martian
-    iifname "tap0" ip daddr 0.0.0.0/8 goto refuse_martian
+    iifname "tap0" ip daddr 127.0.0.0/8 meta l4proto != tcp counter name denied_martian goto refuse
+    iifname "tap0" ip daddr 0.0.0.0/8 counter name denied_martian goto refuse
     iifname "tap0" ip daddr 224.0.0.0/4 counter name denied_martian drop
   }"""
 
@@ -161,7 +161,7 @@ def _input() -> str:
     udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} accept
     ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     ip daddr {GATEWAY} icmp type echo-request accept
-    goto refuse_gateway
+    counter name denied_gateway goto refuse
   }}"""
 
 
@@ -176,31 +176,31 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     type filter hook forward priority filter; policy drop;
     iifname "tap1" oifname "tap0" ct state established,related accept
     iifname "tap1" drop
-    ct original ip daddr 127.0.0.0/8 goto refuse_martian
-    meta l4proto != {{ tcp, udp, icmp }} goto refuse_protocol
-    ct state invalid counter name invalid drop
     ct state established,related accept
-    oifname != "tap1" goto refuse_lan
-    meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn goto refuse_stray
+    ct original ip daddr 127.0.0.0/8 counter name denied_martian goto refuse
+    meta l4proto != {{ tcp, udp, icmp }} counter name denied_protocol goto refuse
+    ct state invalid counter name invalid drop
+    oifname != "tap1" counter name denied_lan goto refuse
+    meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn counter name denied_stray goto refuse
     ct status dnat goto admit
-    ip daddr {NAT_NETWORK} goto refuse_nat
-    ip daddr @{HOST_SET} goto refuse_host
-    ip daddr @denied4 goto refuse_prefix
+    ip daddr {NAT_NETWORK} counter name denied_nat goto refuse
+    ip daddr @{HOST_SET} counter name denied_host goto refuse
+    ip daddr @denied4 counter name denied_prefix goto refuse
     goto admit
   }}
   chain admit {{
 {"".join(f"    {rule}{chr(10)}" for rule in ports)}\
     meta l4proto tcp goto admit_tcp
     meta l4proto udp goto admit_udp
-{ping}    goto refuse_protocol
+{ping}    counter name denied_protocol goto refuse
   }}
   chain admit_tcp {{
-{_limit(spec.max_tcp_flows, "refuse_tcp")}\
+{_limit(spec.max_tcp_flows, "limit_tcp")}\
     ct timeout set "tcp_life"
     accept
   }}
   chain admit_udp {{
-{_limit(spec.max_udp_flows, "refuse_udp")}\
+{_limit(spec.max_udp_flows, "limit_udp")}\
     meta l4proto udp ct timeout set "udp_life"
     accept
   }}"""
@@ -209,13 +209,13 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
 def _denied_ports(protocol: str, ranges: Iterable[PortRange]) -> list[str]:
     """By the port the guest dialled, which dnat may have changed by now."""
     return [
-        f"meta l4proto {protocol} ct original proto-dst {first}-{last} goto refuse_port"
+        f"meta l4proto {protocol} ct original proto-dst {first}-{last} counter name denied_port goto refuse"
         for first, last in ranges
     ]
 
 
-def _limit(flows: int, refusal: str) -> str:
-    return f"    ct count over {flows} goto {refusal}\n" if flows else ""
+def _limit(flows: int, counter: str) -> str:
+    return f"    ct count over {flows} counter name {counter} goto refuse\n" if flows else ""
 
 
 def _output() -> str:
@@ -227,29 +227,13 @@ def _output() -> str:
   }}"""
 
 
-def _refusals() -> str:
-    chains = {
-        "refuse_martian": "denied_martian",
-        "refuse_gateway": "denied_gateway",
-        "refuse_lan": "denied_lan",
-        "refuse_stray": "denied_stray",
-        "refuse_nat": "denied_nat",
-        "refuse_host": "denied_host",
-        "refuse_prefix": "denied_prefix",
-        "refuse_port": "denied_port",
-        "refuse_protocol": "denied_protocol",
-        "refuse_tcp": "limit_tcp",
-        "refuse_udp": "limit_udp",
-    }
-    return "\n".join(
-        f"""\
-  chain {chain} {{
-    counter name {counter}
+def _refusal() -> str:
+    """The answer to whatever was counted and sent here."""
+    return """\
+  chain refuse {
     meta l4proto tcp reject with tcp reset
     reject with icmp type admin-prohibited
-  }}"""
-        for chain, counter in chains.items()
-    )
+  }"""
 
 
 def _elements(values: Iterable[object]) -> str:
