@@ -8,12 +8,9 @@ touching the machine.
 import http.client
 import json
 import os
-import shutil
 import signal
-import stat
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +19,7 @@ from typing import Literal
 
 from support import addresses as at
 from support import procfs
+from support.stage import make_tun, private_mounts, private_programs
 from support.tunnel import Tunnel
 from support.wait import wait_until
 from support.world import World
@@ -31,18 +29,7 @@ Role = Literal["launch", "netd", "server", "nat"]
 READY = "AERO_L2_PROXY_READY ws://"
 USER_ID = 61234  # an ordinary user that owns nothing and is in no group
 SERVICE_USER = "aero-l2"
-_PROGRAMS = ("slirp4netns", "nft")
 _REPOSITORY = Path(__file__).resolve().parents[2]
-_TUN = os.makedev(10, 200)
-_PREPARE = """
-mount --bind "$1" /etc/resolv.conf
-mkdir -p /dev/net
-mount -t tmpfs -o mode=755 tmpfs /dev/net
-shift
-for program in "$@"; do mount --bind /dev/null "$program"; done
-echo ready
-exec cat
-"""
 
 
 class Proxy:
@@ -202,27 +189,6 @@ class Proxy:
             stream.close()
 
 
-@contextmanager
-def _mounts(world: World) -> Iterator[int]:
-    """A mount namespace with the world's resolv.conf, an empty /dev/net and none of the machine's own
-    programs.
-
-    Yields the process that holds it.
-    """
-    private = ["unshare", "--mount", "--propagation", "private"]
-    command = [*private, "sh", "-euc", _PREPARE, "sh", str(world.resolv_conf), *map(installed, _PROGRAMS)]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdin is not None
-    assert holder.stdout is not None
-    try:
-        assert holder.stdout.readline() == b"ready\n"
-        yield holder.pid
-    finally:
-        holder.stdin.close()
-        holder.wait(10)
-        holder.stdout.close()
-
-
 def _command(world: World, mounts: int, run_as: RunAs, env: dict[str, str]) -> list[str]:
     user = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "--inh-caps=-all", "--"]
     variables = [f"{name}={value}" for name, value in env.items()]
@@ -232,37 +198,6 @@ def _command(world: World, mounts: int, run_as: RunAs, env: dict[str, str]) -> l
         *(user if run_as == "user" else []),
         *("env", "-i", *variables, *program),
     ]
-
-
-@contextmanager
-def _programs() -> Iterator[Path]:
-    """A directory that every user can read, with copies of the programs that the proxy needs."""
-    directory = Path(tempfile.mkdtemp(prefix="aero-l2-test-path-"))
-    try:
-        directory.chmod(0o755)
-        for name in _PROGRAMS:
-            copy_program(name, directory)
-        yield directory
-    finally:
-        shutil.rmtree(directory)
-
-
-def installed(name: str) -> str:
-    """The file of one of the machine's programs."""
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    assert found, f"{name} is not installed (./dev setup)"
-    return os.path.realpath(found)
-
-
-def copy_program(name: str, directory: Path) -> None:
-    """Put a program into a proxy's PATH."""
-    shutil.copy(installed(name), directory / name)
-
-
-def make_tun(devices: Path, mode: int) -> None:
-    """Make the device node ``tun`` in a proxy's /dev/net."""
-    os.mknod(devices / "tun", stat.S_IFCHR, _TUN)
-    (devices / "tun").chmod(mode)
 
 
 @contextmanager
@@ -277,10 +212,10 @@ def run_proxy(
     """Start the proxy and stop it afterwards; nothing of it is left.
 
     ``env``: settings on top of the open, unauthenticated ones. ``tun_mode``: mode of its /dev/net/tun, by
-    default what is common: closed to others for root (launch has to arrange itself), open for an ordinary user.
+    default as is common: closed to others for root (launch has to see to it), open for an ordinary user.
     ``ready``: wait until tunnels can be made; otherwise only until it listens.
     """
-    with _mounts(world) as mounts, _programs() as programs:
+    with private_mounts(world.resolv_conf) as mounts, private_programs() as programs:
         settings = {
             "PATH": str(programs),
             "AERO_L2_OPEN": "1",

@@ -1,0 +1,74 @@
+"""What a proxy under test sees changed of its machine: resolv.conf, /dev/net and the programs on its PATH."""
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PROGRAMS = ("slirp4netns", "nft")
+_TUN = os.makedev(10, 200)
+_PREPARE = """
+mount --bind "$1" /etc/resolv.conf
+mkdir -p /dev/net
+mount -t tmpfs -o mode=755 tmpfs /dev/net
+shift
+for program in "$@"; do mount --bind /dev/null "$program"; done
+echo ready
+exec cat
+"""
+
+
+@contextmanager
+def private_mounts(resolv_conf: Path) -> Iterator[int]:
+    """A mount namespace with the given resolv.conf, an empty /dev/net and none of the machine's own
+    programs.
+
+    Yields the process that holds it.
+    """
+    private = ["unshare", "--mount", "--propagation", "private"]
+    command = [*private, "sh", "-euc", _PREPARE, "sh", str(resolv_conf), *map(installed, _PROGRAMS)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"ready\n"
+        yield holder.pid
+    finally:
+        holder.stdin.close()
+        holder.wait(10)
+        holder.stdout.close()
+
+
+@contextmanager
+def private_programs() -> Iterator[Path]:
+    """A directory that every user can read, with copies of the programs that the proxy needs."""
+    directory = Path(tempfile.mkdtemp(prefix="aero-l2-test-path-"))
+    try:
+        directory.chmod(0o755)
+        for name in _PROGRAMS:
+            copy_program(name, directory)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def installed(name: str) -> str:
+    """The file of one of the machine's programs."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    assert found, f"{name} is not installed (./dev setup)"
+    return os.path.realpath(found)
+
+
+def copy_program(name: str, directory: Path) -> None:
+    """Put a program into a proxy's PATH."""
+    shutil.copy(installed(name), directory / name)
+
+
+def make_tun(devices: Path, mode: int) -> None:
+    """Make the device node ``tun`` in a proxy's /dev/net."""
+    os.mknod(devices / "tun", stat.S_IFCHR, _TUN)
+    (devices / "tun").chmod(mode)
