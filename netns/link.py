@@ -21,11 +21,29 @@ NAT_MTU = 65520
 """slirp4netns reads packets of any size; what it sends is bounded by its own MTU of 1500."""
 NAT_QUEUE = 100
 
-# IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF { IPV4_DEVCONF_FORWARDING: 1 } },
-# AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none } }, linux/if_link.h. As raw bytes (which the message family
-# AF_UNIX selects): pyroute2's own encoding of these nested attributes does nothing.
-_FORWARDING = struct.pack("=HHHHHHI", 16, 2, 12, 1, 8, 1, 1)
-_NO_IPV6_ADDRESS = struct.pack("=HHHHB3x", 12, 10, 5, 8, 1)
+# linux/ip.h, IPV4_DEVCONF_*. A new namespace inherits these from the host, whatever they are there.
+_IPV4_CONF = {
+    1: 1,  # forwarding
+    3: 0,  # proxy_arp
+    4: 0,  # accept_redirects
+    6: 0,  # send_redirects
+    9: 0,  # accept_source_route
+    11: 0,  # log_martians: a guest must not write the host's log
+    18: 2,  # arp_announce: ask for the guest in the name of the gateway, the one address it may answer
+    21: 0,  # arp_accept
+    26: 0,  # route_localnet
+}
+
+
+def _af_spec() -> bytes:
+    """The content of IFLA_AF_SPEC, linux/if_link.h, as raw bytes (which the message family AF_UNIX selects).
+
+    AF_INET { IFLA_INET_CONF { … } }, AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none }. pyroute2's own encoding of
+    these nested attributes is accepted and does nothing.
+    """
+    conf = b"".join(netlink.attribute(key, struct.pack("=I", value)) for key, value in _IPV4_CONF.items())
+    ipv4 = netlink.attribute(socket.AF_INET, netlink.attribute(1, conf))
+    return ipv4 + netlink.attribute(socket.AF_INET6, netlink.attribute(8, b"\x01"))
 
 
 _ERROR = 0x2  # NLMSG_ERROR, which also acknowledges
@@ -79,6 +97,5 @@ def host_addresses() -> frozenset[IPv4Address]:
 
 def _set_up(route: Any, index: int, **settings: object) -> None:
     """Forwarding on, no IPv6 address by itself, then up: coming up is when that address would be made."""
-    spec = _FORWARDING + _NO_IPV6_ADDRESS
-    route.link("set", index=index, family=socket.AF_UNIX, IFLA_AF_SPEC=spec, **settings)
+    route.link("set", index=index, family=socket.AF_UNIX, IFLA_AF_SPEC=_af_spec(), **settings)
     route.link("set", index=index, state="up")

@@ -113,7 +113,7 @@ def kind_of(reply: Packet) -> str:
 
 
 def test_public_tcp_and_udp_leave_with_the_nat_clients_address(lan: Segment) -> None:
-    back, left = lan.judge(syn(PUBLIC), ip(PUBLIC) / UDP(sport=5, dport=99) / b"hello")
+    back, left = lan.judge(syn(PUBLIC), ip(PUBLIC) / UDP(sport=5, dport=99) / b"hello", leaving=2)
     assert back == []
     assert [(p[IP].src, p[IP].dst) for p in left] == [("10.0.3.100", PUBLIC)] * 2
     assert left[1][Raw].load == b"hello"
@@ -122,7 +122,7 @@ def test_public_tcp_and_udp_leave_with_the_nat_clients_address(lan: Segment) -> 
 def test_prefix_edges_are_exact(lan: Segment) -> None:
     inside = [syn("172.16.0.0"), syn("172.31.255.255")]
     outside = [syn("172.15.255.255", sport=1), syn("172.32.0.0", sport=2)]
-    _, left = lan.judge(*inside, *outside)
+    _, left = lan.judge(*inside, *outside, leaving=2)
     assert [p[IP].dst for p in left] == ["172.15.255.255", "172.32.0.0"]
 
 
@@ -132,6 +132,7 @@ def test_forwards_go_to_their_targets_and_open_nothing_else(lan: Segment) -> Non
         ip("10.9.9.9") / UDP(sport=7, dport=5000),
         ip("10.9.9.9") / UDP(sport=7, dport=5001),
         syn("10.0.3.2", 80, sport=3),
+        leaving=2,
     )
     assert [(p[IP].dst, p[IP].payload.dport) for p in left] == [("10.0.3.2", 80), ("192.168.7.7", 6000)]
     assert sorted(kind_of(reply) for reply in back) == ["icmp", "rst"]
@@ -139,14 +140,14 @@ def test_forwards_go_to_their_targets_and_open_nothing_else(lan: Segment) -> Non
 
 def test_ping_leaves_where_the_host_permits_it() -> None:
     with segment(SPEC, frozenset({HOST}), allow_ping=True) as lan:
-        _, left = lan.judge(ip(PUBLIC) / ICMP(), ip(PUBLIC) / ICMP(type=13))
+        _, left = lan.judge(ip(PUBLIC) / ICMP(), ip(PUBLIC) / ICMP(type=13), leaving=1)
         assert [p[ICMP].type for p in left] == [8]
 
 
 def test_flow_limits_refuse_and_count(lan: Segment) -> None:
-    _, left = lan.judge(*(syn(PUBLIC, sport=1000 + n) for n in range(6)))
+    _, left = lan.judge(*(syn(PUBLIC, sport=1000 + n) for n in range(6)), leaving=4)
     assert len(left) == 4
-    _, left = lan.judge(*(ip(PUBLIC) / UDP(sport=1000 + n, dport=99) for n in range(5)))
+    _, left = lan.judge(*(ip(PUBLIC) / UDP(sport=1000 + n, dport=99) for n in range(5)), leaving=3)
     assert len(left) == 3
     assert lan.counters()["limit_tcp"] == 2
     assert lan.counters()["limit_udp"] == 2
@@ -156,13 +157,13 @@ def test_queries_to_the_gateway_cost_no_flow(lan: Segment) -> None:
     query = DNS(qd=DNSQR(qname="a.test"))
     lan.judge(*(ip("10.0.2.2") / UDP(sport=1000 + n, dport=53) / query for n in range(20)))
     assert lan.counters()["limit_udp"] == 0
-    _, left = lan.judge(ip(PUBLIC) / UDP(sport=5, dport=99))
+    _, left = lan.judge(ip(PUBLIC) / UDP(sport=5, dport=99), leaving=1)
     assert len(left) == 1
 
 
 def test_whole_fragmented_datagram_leaves_and_a_flood_of_fragments_is_limited(lan: Segment) -> None:
     parts = fragment(ip(PUBLIC) / UDP(sport=5, dport=99) / Raw(b"x" * 4000), fragsize=1400)
-    _, left = lan.judge(*parts)
+    _, left = lan.judge(*parts, leaving=1)
     assert sum(len(p[IP].payload) for p in left) == 4008
     flood = [IP(src=str(GUEST), dst=PUBLIC, id=n, flags="MF") / UDP() / Raw(b"x" * 56) for n in range(1000)]
     lan.judge(*flood)
@@ -182,7 +183,7 @@ def test_nothing_from_the_nat_side_reaches_the_guest_unasked(lan: Segment) -> No
 
 
 def test_answer_from_the_nat_side_reaches_the_guest(lan: Segment) -> None:
-    _, left = lan.judge(ip(PUBLIC) / UDP(sport=5, dport=99))
+    _, left = lan.judge(ip(PUBLIC) / UDP(sport=5, dport=99), leaving=1)
     lan.send_from_nat(IP(src=PUBLIC, dst="10.0.3.100") / UDP(sport=99, dport=left[0][UDP].sport) / b"answer")
     back, _ = lan.judge()
     assert [(p[IP].src, p[IP].dst, p[Raw].load) for p in back] == [(PUBLIC, str(GUEST), b"answer")]
@@ -197,6 +198,16 @@ def test_arp_is_answered_for_the_gateway_only(lan: Segment) -> None:
         if ARP in frame and frame[ARP].op == 2:
             answers.append((frame[ARP].psrc, frame[ARP].pdst))
     assert set(answers) == {("10.0.2.2", str(GUEST)), ("10.0.2.2", "0.0.0.0")}
+
+
+def test_gateway_asks_for_the_guest_under_its_own_address_only() -> None:
+    """Also before it knows the guest, and when what it has to send is a refusal by another address."""
+    with segment(SPEC, known_guest=False) as lan:
+        lan.send(syn("10.0.3.100"))
+        frames = lan.read_guest(5.0)
+        assert [(f[ARP].psrc, f[ARP].pdst) for f in frames if ARP in f] == [("10.0.2.2", str(GUEST))]
+        lan.send(ARP(op=2, hwsrc=GUEST_MAC, psrc=str(GUEST), pdst="10.0.2.2"))
+        assert [kind_of(f) for f in lan.read_guest(5.0) if ARP not in f] == ["rst"]
 
 
 def test_ipv6_gets_no_answer_and_does_not_leave(lan: Segment) -> None:

@@ -39,8 +39,10 @@ class Segment:
         mac = self.nat_mac
         os.write(self.nat, bytes(Ether(src="52:55:0a:00:03:02", dst=mac) / packet))
 
-    def judge(self, *packets: Packet) -> tuple[list[Packet], list[Packet]]:
+    def judge(self, *packets: Packet, leaving: int = 0) -> tuple[list[Packet], list[Packet]]:
         """Send packets of the guest; what came back to it, and what left towards the NAT.
+
+        Waits for ``leaving`` packets there, and a moment for any more.
 
         A ping of the gateway behind them says when they have been judged: one TAP keeps the order.
         """
@@ -53,7 +55,7 @@ class Segment:
         while time.monotonic() < end:
             for frame in self._read(self.interior.tap, 0.1):
                 if ICMP in frame and frame[ICMP].type == 0 and frame[ICMP].seq == number:
-                    return back, self._read(self.nat, _QUIET_S, _QUIET_S)
+                    return back, self._read_nat(leaving)
                 if ARP not in frame:
                     back.append(frame)
         raise AssertionError("the gateway answers no ping")
@@ -61,6 +63,14 @@ class Segment:
     def read_guest(self, timeout_s: float) -> list[Packet]:
         """What waits for the guest, ARP included; up to ``timeout_s`` for the first."""
         return self._read(self.interior.tap, timeout_s)
+
+    def _read_nat(self, count: int) -> list[Packet]:
+        frames: list[Packet] = []
+        while len(frames) < count:
+            more = self._read(self.nat, 10.0)
+            assert more, f"only {len(frames)} of {count} packets left towards the NAT"
+            frames += more
+        return frames + self._read(self.nat, _QUIET_S, _QUIET_S)
 
     def counters(self) -> dict[str, int]:
         """Packets by named counter."""
@@ -92,10 +102,11 @@ def segment(
     *,
     allow_ping: bool = False,
     keep_nat: bool = True,
+    known_guest: bool = True,
 ) -> Iterator[Segment]:
     """Make a namespace; without ``keep_nat`` its tap1 is left for a NAT process.
 
-    The gateway knows the guest's MAC.
+    The gateway knows the guest's MAC, unless ``known_guest`` is false.
     """
     workshop = Workshop(threads=1)
 
@@ -105,7 +116,9 @@ def segment(
 
     made = workshop.submit(build).result(timeout=30)
     try:
-        made.send(ARP(op=1, hwsrc=GUEST_MAC, psrc=str(GUEST), pdst=str(GATEWAY)), target="ff:ff:ff:ff:ff:ff")
+        if known_guest:
+            hello = ARP(op=1, hwsrc=GUEST_MAC, psrc=str(GUEST), pdst=str(GATEWAY))
+            made.send(hello, target="ff:ff:ff:ff:ff:ff")
         yield made
     finally:
         if keep_nat:
