@@ -82,9 +82,10 @@ class Segment:
         """MAC of the namespace's side of the NAT link, learnt by ARP."""
         request = ARP(op=1, psrc=str(NAT_HOST), pdst="10.0.3.100", hwsrc="52:55:0a:00:03:02")
         os.write(self.nat, bytes(Ether(src="52:55:0a:00:03:02", dst="ff:ff:ff:ff:ff:ff") / request))
-        for frame in self._read(self.nat, 5.0):
-            if ARP in frame and frame[ARP].op == 2:
-                return str(frame[ARP].hwsrc)
+        while frames := self._read(self.nat, 5.0):
+            for frame in frames:
+                if ARP in frame and frame[ARP].op == 2:
+                    return str(frame[ARP].hwsrc)
         raise AssertionError("no ARP answer on the NAT's side")
 
     @staticmethod
