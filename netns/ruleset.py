@@ -73,7 +73,6 @@ table inet {TABLE} {{
 {_nat(spec.forwards)}
 {_input()}
 {_forward(spec, allow_ping)}
-{_output()}
 {_refusal()}
 }}
 table arp {TABLE} {{
@@ -102,7 +101,10 @@ def _guard() -> str:
 
 
 def _services() -> str:
-    """The gateway's own DHCP, DNS and echo, kept out of conntrack (raw, -300)."""
+    """The gateway's own DHCP, DNS and echo, kept out of conntrack (raw, -300).
+
+    What it sends are their answers and the refusals of guests' packets, to the guest and to nobody else.
+    """
     return f"""\
   chain untracked {{
     type filter hook prerouting priority raw; policy accept;
@@ -110,9 +112,10 @@ def _services() -> str:
     iifname "tap0" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 notrack
     iifname "tap0" ip daddr {GATEWAY} icmp type echo-request notrack
   }}
-  chain untracked_replies {{
-    type filter hook output priority raw; policy accept;
-    oifname "tap0" ip saddr {GATEWAY} notrack
+  chain output {{
+    type filter hook output priority raw; policy drop;
+    oifname "tap0" ip saddr {GATEWAY} notrack accept
+    oifname "tap0" meta l4proto {{ tcp, icmp }} ip daddr {GUEST} accept
   }}"""
 
 
@@ -216,15 +219,6 @@ def _denied_ports(protocol: str, ranges: Iterable[PortRange]) -> list[str]:
 
 def _limit(flows: int, counter: str) -> str:
     return f"    ct count over {flows} counter name {counter} goto refuse\n" if flows else ""
-
-
-def _output() -> str:
-    return f"""\
-  chain output {{
-    type filter hook output priority filter; policy drop;
-    oifname "tap0" ip saddr {GATEWAY} accept
-    oifname "tap0" meta l4proto {{ tcp, icmp }} ip daddr {GUEST} accept
-  }}"""
 
 
 def _refusal() -> str:
