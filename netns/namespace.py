@@ -8,6 +8,7 @@ processes that belong to the host's namespace are started elsewhere.
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -53,6 +54,9 @@ class Workshop:
         self._pool = ThreadPoolExecutor(
             threads, thread_name_prefix="netns", initializer=setns, initargs=(self._parking, Namespace.NET)
         )
+        started = threading.Barrier(threads)  # all at once, so that their number never changes
+        for waiting in [self._pool.submit(started.wait) for _ in range(threads)]:
+            waiting.result()
 
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
         """Run ``job`` in a fresh namespace of its own, which goes away unless the job keeps its fd."""

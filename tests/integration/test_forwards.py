@@ -90,16 +90,16 @@ async def test_addresses_the_host_gains_and_loses_are_followed_by_open_tunnels(
     proxy: Proxy, world: World
 ) -> None:
     async with raw_guest(proxy) as guest:
-        assert await guest.try_tcp(at.CDN, at.ECHO_PORT) == "answered"
+        assert await guest.udp(at.CDN, at.ECHO_PORT, b"as ever") == b"as ever"
         world.host.run("ip", "address", "add", f"{at.CDN}/32", "dev", "lo")
         try:
-            await retry(lambda: _meets(guest, "reset"), "the host's new address is denied", 10)
-            assert await guest.try_udp(at.CDN, at.ECHO_PORT) == "prohibited"
+            await retry(lambda: _meets(guest, "prohibited"), "the host's new address is denied", 10)
+            assert await guest.try_tcp(at.CDN, at.ECHO_PORT) == "reset"
         finally:
             world.host.run("ip", "address", "del", f"{at.CDN}/32", "dev", "lo")
         await retry(lambda: _meets(guest, "answered"), "the address is the internet's again", 10)
 
 
 async def _meets(guest: RawGuest, verdict: str) -> bool | None:
-    """True once a SYN to the address meets ``verdict``."""
-    return await guest.try_tcp(at.CDN, at.ECHO_PORT) == verdict or None
+    """True once a datagram to the address meets ``verdict``."""
+    return await guest.try_udp(at.CDN, at.ECHO_PORT) == verdict or None

@@ -4,6 +4,7 @@ A process may end between two looks; everything here then answers as if it had n
 """
 
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,12 +114,13 @@ def descriptor_limits(pid: int) -> tuple[int, int]:
 
 
 def arp_cache(column: str) -> int:
-    """A number of the IPv4 neighbour table, which all namespaces of the machine share (sum over the
-    processors).
+    """A number of the IPv4 neighbour table, which all namespaces of the machine share.
 
     ``entries`` is the table's size; ``table_fulls`` counts refusals because the table was full (arp(7),
-    gc_thresh3).
+    gc_thresh3). By netlink, since /proc shows them in the machine's first namespace only.
     """
-    names, *rows = (line.split() for line in _read("/proc/net/stat/arp_cache").splitlines())
-    values = [int(row[names.index(column)], 16) for row in rows]
-    return values[0] if column == "entries" else sum(values)
+    shown = subprocess.run(
+        ["ip", "-s", "ntable", "show", "name", "arp_cache"], capture_output=True, text=True, check=True
+    )
+    words = shown.stdout.split()
+    return int(words[words.index(column) + 1])
