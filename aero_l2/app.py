@@ -27,47 +27,47 @@ from aero_l2.errors import ConfigError
 from aero_l2.observe import log
 from aero_l2.observe.metrics import Metrics
 from aero_l2.policy.egress import EgressPolicy
+from aero_l2.quota.files import LEAST_FILES, FileBudget, file_budget
 from aero_l2.services.dns.resolver import Resolver, ResolverSettings
 from aero_l2.session.readiness import Readiness
 from aero_l2.session.segment import SegmentMaker
 from aero_l2.tasks import spawn
 from netns import seccomp
 from netns.client import NetdClient
-from netns.errors import LaunchError
-from netns.launch import CONTROL_FD_VARIABLE
+from netns.errors import LaunchError, NetnsError
+from netns.launch import CONTROL_FD_VARIABLE, STOP_SIGNALS
 from netns.spec import SegmentSpec
 from netns.syscalls import set_process_name
 
 EXIT_CANNOT_START: Final = 2
-FILES_PER_TUNNEL: Final = 16
-"""Eight handles of the segment, the WebSocket, and room for its DNS sockets."""
-FILES_OF_OUR_OWN: Final = 128
-FILES_PER_QUESTION: Final = 2
-"""A pending DNS question asks up to two upstreams at a time."""
-
 _log = structlog.get_logger("aero_l2.app")
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the supervisor gives the server besides its settings."""
+    """What the server gets from its surroundings besides its settings."""
 
     control: socket.socket
     ready_stdout: bool
+    max_waiting: int
 
 
 async def run(settings: Settings, environment: Environment) -> int:
     """Serve until SIGTERM or SIGINT, or until the supervisor is gone. Returns the exit status."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stopping.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     metrics = Metrics()
     netd = NetdClient(lambda text: _log.error("netd", message=text))
-    readiness = Readiness(segment_maker(settings, netd, metrics).open)
+    try:
+        readiness = Readiness(segment_maker(settings, netd, metrics).open)
+    except NetnsError as error:
+        return cannot_start(str(error))
     follow_supervisor(environment.control, netd, stopping.set)
     try:
-        door = await serve(settings, readiness.open, readiness, metrics)
+        door = await serve(settings, readiness.open, readiness, metrics, max_waiting=environment.max_waiting)
     except OSError as error:
         return cannot_start(
             f"AERO_L2_PROXY_LISTEN_ADDR: cannot listen on {_shown(settings)}: {error.strerror}"
@@ -133,30 +133,38 @@ def follow_supervisor(control: socket.socket, netd: NetdClient, gone: Callable[[
 
 
 async def announce(readiness: Readiness, door: DoorServer, *, to_stdout: bool) -> None:
-    """Say so once tunnels are accepted: the line a starting program waits for (contract section 6)."""
+    """Say so once tunnels are accepted: the line a starting program waits for (docs/SPECIFICATION.md)."""
     await readiness.wait()
     host = door.addresses[0][0]
     url = f"ws://{f'[{host}]' if ':' in host else host}:{door.port}/l2"
     _log.info("ready", url=url)
     if to_stdout:
-        print(f"AERO_L2_PROXY_READY {url}", flush=True)
+        try:
+            print(f"AERO_L2_PROXY_READY {url}", flush=True)
+        except OSError as error:
+            _log.warning("cannot say so on stdout", reason=error.strerror)
 
 
-def raise_file_limit(settings: Settings) -> Settings:
-    """Use all file descriptors the host allows; lower the tunnel limit to what they suffice for, aloud."""
+def raise_file_limit(settings: Settings) -> FileBudget:
+    """Use all file descriptors the host allows and divide them; says so where they limit the tunnels.
+
+    Raises LaunchError if they are too few.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    reserved = FILES_OF_OUR_OWN + min(FILES_PER_QUESTION * settings.max_pending_dns, hard // 4)
-    enough_for = max(1, (hard - reserved) // FILES_PER_TUNNEL)
-    if 0 < settings.max_connections <= enough_for:
-        return settings
-    _log.warning(
-        "file descriptors limit the tunnels, raise LimitNOFILE (ulimit -n) for more",
-        nofile=hard,
-        max_tunnels=enough_for,
-        wanted=settings.max_connections or "no limit",
-    )
-    return replace(settings, max_connections=enough_for)
+    if hard < LEAST_FILES:
+        raise LaunchError(
+            f"{hard} file descriptors are too few: at least {LEAST_FILES} are needed (LimitNOFILE, ulimit -n)"
+        )
+    budget = file_budget(hard, settings.max_connections, settings.max_pending_dns)
+    if budget.tunnels != settings.max_connections:
+        _log.warning(
+            "file descriptors limit the tunnels, raise LimitNOFILE (ulimit -n) for more",
+            nofile=hard,
+            max_tunnels=budget.tunnels,
+            wanted=settings.max_connections or "no limit",
+        )
+    return budget
 
 
 def cannot_start(reason: str) -> int:
@@ -166,7 +174,8 @@ def cannot_start(reason: str) -> int:
 
 
 def _shown(settings: Settings) -> str:
-    return f"{settings.listen.host}:{settings.listen.port}"
+    host, port = settings.listen
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _settings() -> Loaded:
@@ -194,18 +203,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if fd is None:
         sys.exit(cannot_start("this is started by 'aero-l2 serve', not directly"))
     os.set_inheritable(int(fd), False)
-    environment = Environment(socket.socket(fileno=int(fd)), options.ready_stdout)
+    control = socket.socket(fileno=int(fd))
     loaded = _settings()
     set_process_name("aero-l2-server")
     log.configure(loaded.settings.log_level, loaded.settings.log_format)
     for warning in loaded.warnings:
         _log.warning(warning)
-    settings = raise_file_limit(loaded.settings)
     try:
+        budget = raise_file_limit(loaded.settings)
+        settings = replace(loaded.settings, max_connections=budget.tunnels)
         seccomp.install()
     except LaunchError as error:
         sys.exit(cannot_start(str(error)))
     with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
+        environment = Environment(control, options.ready_stdout, budget.waiting)
         sys.exit(runner.run(run(settings, environment)))
 
 

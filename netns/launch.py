@@ -1,8 +1,9 @@
 """The supervisor: gives up privileges, makes the user and mount namespaces, starts netd and the server.
 
 It stays, does nothing else, and parses no stranger's byte. Started by root it first becomes the service
-user; from there the way is the same for everyone. It passes SIGTERM and SIGINT on to the server, starts a
-new netd when one dies, and ends with the server's exit status. See user_namespaces(7), capabilities(7).
+user; from there the way is the same for everyone. It passes SIGTERM, SIGINT and SIGHUP on to the server as
+SIGTERM, starts a new netd when one dies, and ends with the server's exit status. See user_namespaces(7) and
+capabilities(7).
 """
 
 import argparse
@@ -40,6 +41,8 @@ NETD_CAPABILITIES = (
 )
 CONTROL_FD_VARIABLE = "AERO_L2_CONTROL_FD"
 """Tells the server the socket on which each netd's socket reaches it."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Each ends the server in good order. The server starts with them blocked and unblocks them when it can."""
 _RESTART_DELAYS_S = (0.05, 0.2, 1.0, 2.0)
 _STABLE_S = 30.0
 _NETD_END_S = 4.0
@@ -62,12 +65,13 @@ class Supervisor:
 
     def run(self) -> int:
         """Start both, serve until the server ends, return its exit status (128 + n for signal n)."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: self._pass_on(number))
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: self._stop_server())
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._start_netd()
         self._server = self._start_server()
         self._server_control.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked by `main`: none is lost
         while True:
             status = self._reap()
             if status is not None:
@@ -79,10 +83,10 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
 
-    def _pass_on(self, number: int) -> None:
+    def _stop_server(self) -> None:
         if self._server:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._server, signal.SIGTERM if number == signal.SIGINT else number)
+                os.kill(self._server, signal.SIGTERM)
 
     def _start_netd(self) -> None:
         """A new netd; the server gets its socket over the control socket."""
@@ -157,8 +161,12 @@ def _spawn(
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (*STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        if capabilities:
+            os.dup2(0, 1)  # only the server has something to say on stdout
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         for fd in descriptors:
             os.set_inheritable(fd, True)
         if not capabilities:
@@ -169,6 +177,14 @@ def _spawn(
     except OSError as error:
         _say(f"cannot start {command[0]}: {error}")
     os._exit(127)
+
+
+def _close_inherited() -> None:
+    """Whatever the caller left open must not reach the process that parses strangers' bytes."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(int(name))
 
 
 def enter_namespaces() -> None:
@@ -214,15 +230,20 @@ def _say(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of ``python -m netns.launch OPTIONS -- SERVER COMMAND``. Exit status 2: cannot start."""
     parser = argparse.ArgumentParser(prog="netns.launch")
-    parser.add_argument("--user", default=users.DEFAULT_USER)
+    parser.add_argument("--user")
     parser.add_argument("--driver", required=True)
     parser.add_argument("--search-path", required=True)
     parser.add_argument("server", nargs="+")
     options = parser.parse_args(arguments)
     set_process_name("aero-l2")
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    _close_inherited()
     try:
         if os.geteuid() == 0:
-            users.become_service_user(options.user)
+            users.become_service_user(options.user or users.DEFAULT_USER)
+        elif options.user:
+            users.check_user_setting(options.user)
+        users.check_code_is_readable()
         enter_namespaces()
     except LaunchError as error:
         _say(str(error))

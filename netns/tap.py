@@ -44,9 +44,11 @@ def _explain(name: str, error: Exception) -> str:
     except OSError as unreadable:
         return describe_os_error(DEVICE, unreadable)
     if not os.access(DEVICE, os.R_OK | os.W_OK):
+        group = stat.S_IRGRP | stat.S_IWGRP
         return (
-            f"no permission on {DEVICE} (mode {stat.S_IMODE(mode.st_mode):04o}, group {mode.st_gid}): make "
-            f'it 0666 by the udev rule KERNEL=="tun", MODE="0666", or put the service user into its group'
+            f"no permission on {DEVICE} (mode {stat.S_IMODE(mode.st_mode):04o}): make it 0666 by the udev "
+            'rule KERNEL=="tun", MODE="0666"'
+            f"{', join its group' if mode.st_mode & group == group else ''}, or start the proxy as root"
         )
     code = error.errno if isinstance(error, OSError) else error.args[0] if error.args else None
     if isinstance(code, int):

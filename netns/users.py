@@ -40,8 +40,19 @@ def become_service_user(name: str) -> None:
         os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     except OSError as error:
-        raise LaunchError(f"cannot become the service user {name}: {error}") from error
+        raise LaunchError(
+            f"cannot become the service user {name}: {error}; root of a user namespace cannot: start as an "
+            "ordinary user, or as root of the host"
+        ) from error
     prctl(Prctl.SET_DUMPABLE, 1)  # or /proc/self/uid_map would belong to root
+
+
+def check_user_setting(name: str) -> None:
+    """For a start by an ordinary user: a service user can only be itself. Raises LaunchError."""
+    if name != _user_name():
+        raise LaunchError(
+            f"AERO_L2_USER={name!r} needs a start by root; this one is by {_user_name()}: leave it unset"
+        )
 
 
 def _find_user(name: str) -> pwd.struct_passwd:
@@ -94,26 +105,67 @@ def expose(folders: Iterable[Path], uid: int) -> None:
     Over the topmost closed parent goes an empty tmpfs that holds nothing but those folders, bound at their
     own paths. The host's files and modes stay as they are. Needs root and a private mount namespace.
     """
-    closed: dict[Path, list[Path]] = {}
+    closed: dict[Path, set[Path]] = {}
     for folder in folders:
         parent = _first_closed(folder, uid)
         if parent is not None:
-            closed.setdefault(parent, []).append(folder)
+            closed.setdefault(parent, set()).add(folder)
     for parent, inside in closed.items():
-        wanted = sorted({f for f in inside if not any(o in f.parents for o in inside)})
-        opened = [os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in wanted]
-        mount("aero-l2", str(parent), "tmpfs", Mount.NOSUID, "mode=0755,size=64k")
+        wanted = sorted(f for f in inside if not any(other in f.parents for other in inside))
+        opened = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in wanted]
+        mount("aero-l2", str(parent), "tmpfs", Mount.NOSUID, "mode=0755,size=1m")
         for folder, fd in zip(wanted, opened, strict=True):
-            folder.mkdir(mode=0o755, parents=True)
-            mount(f"/proc/self/fd/{fd}", str(folder), "", Mount.BIND | Mount.REC)
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if _may_pass(os.fstat(fd), uid):
+                mount(f"/proc/self/fd/{fd}", str(folder), "", Mount.BIND | Mount.REC)
+            else:
+                _bind_children(fd, folder)
             os.close(fd)
+
+
+def _bind_children(fd: int, folder: Path) -> None:
+    """What the open folder ``fd`` holds, bound into the empty ``folder``, which now has another mode."""
+    for entry in os.scandir(fd):
+        target = folder / entry.name
+        if entry.is_symlink():
+            target.symlink_to(os.readlink(entry.name, dir_fd=fd))
+            continue
+        if entry.is_dir():
+            target.mkdir()
+        else:
+            target.touch()
+        mount(f"/proc/self/fd/{fd}/{entry.name}", str(target), "", Mount.BIND | Mount.REC)
+
+
+def check_code_is_readable() -> None:
+    """Say now what would else be a traceback of a child. Raises LaunchError with the command to type."""
+    source = Path(__file__).resolve().parent.parent
+    files = [file for package in ("netns", "slirp", "aero_l2") for file in (source / package).rglob("*.py")]
+    unreadable = [file for file in files if not os.access(file, os.R_OK)]
+    if not os.access(sys.executable, os.X_OK):
+        unreadable.append(Path(sys.executable))
+    if unreadable or not files:
+        raise LaunchError(
+            f"{unreadable[0] if unreadable else source} cannot be read by user {_user_name()}: "
+            f"chmod -R go+rX {source}, or name another user in AERO_L2_USER"
+        )
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _first_closed(folder: Path, uid: int) -> Path | None:
     """The topmost folder on the way to ``folder`` that the user may not pass through."""
     for parent in [*reversed(folder.parents), folder]:
-        status = parent.stat()
-        may_pass = stat.S_IXUSR if status.st_uid == uid else stat.S_IXOTH
-        if not status.st_mode & may_pass:
+        if not _may_pass(parent.stat(), uid):
             return parent
     return None
+
+
+def _may_pass(status: os.stat_result, uid: int) -> bool:
+    """Whether the user, without groups, may pass through a folder."""
+    return bool(status.st_mode & (stat.S_IXUSR if status.st_uid == uid else stat.S_IXOTH))

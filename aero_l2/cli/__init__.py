@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -77,6 +78,8 @@ def _become_supervisor(user: str | None, environment: dict[str, str], *, ready_s
     launch += ["--driver", DRIVER, "--search-path", _search_path(environment)]
     launch += ["--user", user] if user else []
     sys.stdout.flush()
+    # The supervisor unblocks them once it can pass them on, so that none is lost in between.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     os.execve(sys.executable, [*launch, "--", *server], environment)
 
 
@@ -89,4 +92,5 @@ def _search_path(environment: dict[str, str]) -> str:
 
 def main() -> None:
     """Entry point of the console script."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before the start is an end, not a traceback
     app()

@@ -117,9 +117,16 @@ class DoorServer:
 
 
 async def serve(
-    settings: Settings, opener: SegmentOpener, readiness: Readiness, metrics: Metrics
+    settings: Settings,
+    opener: SegmentOpener,
+    readiness: Readiness,
+    metrics: Metrics,
+    *,
+    max_waiting: int = MAX_WAITING,
 ) -> DoorServer:
     """Listen as `settings` say, making tunnels' segments by `opener`.
+
+    `max_waiting`: connections that are not tunnels (yet), at most.
 
     Raises:
         OSError: the address cannot be bound.
@@ -132,7 +139,10 @@ async def serve(
     tunnels = Tunnels(opener, max_tunnels=settings.max_connections, options=options, metrics=metrics)
     build = BuildInfo(settings.version, settings.git_sha, settings.built_at)
     server = DoorServer(
-        tunnels, Endpoints(build, metrics, readiness), grace_s=settings.shutdown_grace_ms / 1000
+        tunnels,
+        Endpoints(build, metrics, readiness),
+        max_waiting=max_waiting,
+        grace_s=settings.shutdown_grace_ms / 1000,
     )
     await server.listen(*settings.listen)
     return server

@@ -84,6 +84,6 @@ class Readiness:
         while self.reason:
             try:
                 async with self._open(TRIAL_SESSION):
-                    return
+                    pass
             except SegmentUnavailable:
                 await asyncio.sleep(TRIAL_INTERVAL_S)

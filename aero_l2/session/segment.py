@@ -37,7 +37,7 @@ class SegmentMaker:
     Args:
         netd: makes the namespaces.
         spec: what every namespace has to be; forwards are added to it.
-        forwards: their host names are looked up anew for each segment (contract section 5).
+        forwards: their host names are looked up anew for each segment.
     """
 
     def __init__(
@@ -69,32 +69,36 @@ class SegmentMaker:
             except NetnsError as error:
                 raise SegmentUnavailable(str(error)) from error
             stack.callback(self._netd.release, handles)
-            dhcp = DhcpServer(handles.dhcp)
-            stack.callback(dhcp.close)
-            dhcp.start()
-            dns = DnsServer(
-                handles.dns_udp,
-                handles.dns_tcp,
-                self._resolver,
-                self._policy,
-                lambda: self._netd.host_addresses,
-                DnsCounters(self._metrics),
-            )
-            stack.push_async_callback(dns.close)
-            dns.start()
-            watch = NatWatch(handles)
-            stack.callback(watch.close)
-            watch.start()
+            try:
+                watch = self._furnish(stack, handles)
+            except OSError as error:
+                raise SegmentUnavailable(f"cannot serve the tunnel's network: {error}") from error
             yield LiveSegment(handles.tap, watch.failed)
+
+    def _furnish(self, stack: AsyncExitStack, handles: SegmentHandles) -> NatWatch:
+        """Start what lives inside, each to be ended by ``stack``. Raises OSError."""
+        dhcp = DhcpServer(handles.dhcp)
+        stack.callback(dhcp.close)
+        dhcp.start()
+        dns = DnsServer(
+            handles.dns_udp,
+            handles.dns_tcp,
+            self._resolver,
+            self._policy,
+            lambda: self._netd.host_addresses,
+            DnsCounters(self._metrics),
+        )
+        stack.push_async_callback(dns.close)
+        dns.start()
+        watch = NatWatch(handles)
+        stack.callback(watch.close)
+        watch.start()
+        return watch
 
     async def _complete_spec(self) -> SegmentSpec:
         if not self._forwards:
             return self._spec
-        forwards = [
-            Forward(rule.protocol, rule.address, rule.port, await _address_of(rule), rule.target_port)
-            for rule in self._forwards
-        ]
-        return replace(self._spec, forwards=tuple(forwards))
+        return replace(self._spec, forwards=tuple([await _forward(rule) for rule in self._forwards]))
 
 
 class LiveSegment:
@@ -171,11 +175,23 @@ def _last_words(said: bytes) -> str:
     return ": " + "".join(c for c in spoken[-1][:200] if c.isprintable())
 
 
+async def _forward(rule: ForwardRule) -> Forward:
+    """The rule with its target's address now. Raises SegmentUnavailable naming the setting and the target."""
+    target = await _address_of(rule)
+    try:
+        return Forward(rule.protocol, rule.address, rule.port, target, rule.target_port)
+    except NetnsError as error:
+        raise SegmentUnavailable(f"{_named(rule)} is {target}: {error}; name 127.0.0.1 or another") from error
+
+
+def _named(rule: ForwardRule) -> str:
+    return f"AERO_L2_{rule.protocol.upper()}_FORWARD: the target {rule.host}"
+
+
 async def _address_of(rule: ForwardRule) -> IPv4Address:
-    """The target's address now, by the host's resolver. Raises SegmentUnavailable naming the forward."""
+    """The target's address now, by the host's resolver. Raises SegmentUnavailable."""
     if isinstance(rule.host, IPv4Address):
         return rule.host
-    what = f"AERO_L2_{rule.protocol.upper()}_FORWARD: the target {rule.host}"
     loop = asyncio.get_running_loop()
     try:
         found = await asyncio.wait_for(
@@ -183,5 +199,6 @@ async def _address_of(rule: ForwardRule) -> IPv4Address:
             _LOOKUP_TIMEOUT_S,
         )
     except (OSError, TimeoutError) as error:
-        raise SegmentUnavailable(f"{what} cannot be resolved: {error or 'no answer in time'}") from error
+        reason = str(error) or "no answer in time"
+        raise SegmentUnavailable(f"{_named(rule)} cannot be resolved: {reason}") from error
     return IPv4Address(found[0][4][0])

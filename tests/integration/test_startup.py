@@ -1,12 +1,14 @@
 """Starting and stopping the program as a person does: what it says and how it ends."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+from support import procfs
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = str(ROOT / ".venv/bin/aero-l2")
@@ -75,6 +77,123 @@ def test_interrupt_of_a_terminals_process_group_ends_with_status_0() -> None:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("after_s", [0.3, 0.5, 0.7, 0.9])
+def test_stop_signal_during_start_up_is_not_lost_and_no_failure(number: int, after_s: float) -> None:
+    """Whatever it meets, the program ends soon, by the signal or with status 0, without a traceback."""
+    process = subprocess.Popen(
+        [PROGRAM, "serve", "--bind", "127.0.0.1:0"],
+        env={**BASE, **NO_AUTH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(after_s)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode in (0, -number), errors
+    assert "Traceback" not in errors
+    assert "every tunnel is gone" not in errors
+
+
+def test_inherited_descriptors_reach_no_process(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of the caller's")
+    with secret.open() as file:
+        process = subprocess.Popen(
+            [PROGRAM, "serve", "--bind", "127.0.0.1:0", "--ready-stdout"],
+            env={**BASE, **NO_AUTH},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(file.fileno(),),
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("AERO_L2_PROXY_READY")
+        ours = [process.pid, *procfs.descendants(process.pid)]
+        assert len(ours) == 3
+        held = [
+            os.readlink(fd) for pid in ours for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()
+        ]
+        assert str(secret) not in held
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_too_few_descriptors_end_with_status_2() -> None:
+    done = subprocess.run(
+        ["prlimit", "--nofile=200:200", PROGRAM, "serve", "--bind", "127.0.0.1:0"],
+        env={**BASE, **NO_AUTH},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "200 file descriptors" in line
+    assert "LimitNOFILE" in line
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_service_user_reaches_a_checkout_in_a_closed_folder(tmp_path: Path, mode: int) -> None:
+    """Closed above the checkout, and (0700) the checkout itself; its files can be read."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    tree = closed / "tree"
+    tree.mkdir()
+    for package in ("netns", "slirp", "aero_l2"):
+        shutil.copytree(ROOT / package, tree / package)
+    tree.chmod(mode)
+    done = _as_service_user(tree)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "reached\n"
+
+
+def test_unreadable_checkout_is_named_with_the_command_to_type(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for package in ("netns", "slirp", "aero_l2"):
+        shutil.copytree(ROOT / package, tree / package)
+    (tree / "netns/netd.py").chmod(0o600)
+    done = _as_service_user(tree)
+    assert done.returncode != 0
+    assert f"chmod -R go+rX {tree}" in done.stderr
+
+
+def _as_service_user(tree: Path) -> "subprocess.CompletedProcess[str]":
+    """What launch does first, with the packages of ``tree``, and a look from there."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(tree)!r})\n"
+        "from netns import users\n"
+        "users.become_service_user('aero-l2'); users.check_code_is_readable()\n"
+        f"open({str(tree / 'netns/spec.py')!r}).close(); print('reached')"
+    )
+    return subprocess.run(
+        [str(ROOT / ".venv/bin/python"), "-I", "-c", script],
+        capture_output=True,
+        text=True,
+        env=BASE,
+        check=False,
+    )
+
+
+def test_service_user_of_an_ordinary_users_start_is_refused() -> None:
+    user = ["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups", "--inh-caps=-all", "--"]
+    done = subprocess.run(
+        [*user, PROGRAM, "serve", "--bind", "127.0.0.1:0"],
+        env={**BASE, **NO_AUTH, "AERO_L2_USER": "daemon"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "AERO_L2_USER" in done.stderr
 
 
 def test_version_is_printed() -> None:

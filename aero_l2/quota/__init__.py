@@ -1,0 +1,1 @@
+"""Limits that the process gives itself and its tunnels."""

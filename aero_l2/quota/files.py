@@ -1,0 +1,34 @@
+"""How many tunnels and waiting clients the file descriptors of the process suffice for. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+LEAST_FILES: Final = 256
+"""With fewer the program does not start: idle clients could keep every tunnel out."""
+PER_TUNNEL: Final = 16
+"""Eight handles of the segment, the WebSocket, and room for its DNS connections."""
+PER_QUESTION: Final = 2
+"""A pending DNS question asks up to two upstreams at a time."""
+OF_OUR_OWN: Final = 64
+MOST_WAITING: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class FileBudget:
+    """`tunnels` at a time (what was wanted, or fewer), `waiting`: connections that are not tunnels yet."""
+
+    tunnels: int
+    waiting: int
+
+
+def file_budget(limit: int, wanted_tunnels: int, max_pending_dns: int) -> FileBudget:
+    """Divide `limit` descriptors (RLIMIT_NOFILE, at least `LEAST_FILES`); 0 wanted tunnels = as many as go.
+
+    Waiting clients and DNS take a quarter each at most, so that neither can starve the tunnels.
+    """
+    waiting = min(MOST_WAITING, limit // 4)
+    dns = min(PER_QUESTION * max_pending_dns, limit // 4) if max_pending_dns else limit // 4
+    enough_for = max(1, (limit - OF_OUR_OWN - waiting - dns) // PER_TUNNEL)
+    return FileBudget(min(wanted_tunnels, enough_for) if wanted_tunnels else enough_for, waiting)
