@@ -11,6 +11,7 @@ import typer
 
 from aero_l2 import __version__
 from aero_l2.config.load import load
+from aero_l2.config.values import BadValue, listen_address
 from aero_l2.errors import ConfigError
 
 EXIT_USAGE = 2
@@ -59,16 +60,40 @@ def serve(
 
     Exit status 2: it cannot start, and one line per fault on stderr says why.
     """
+    _open_standard_streams()
     environment = dict(os.environ)
+    faults: list[str] = []
     if bind is not None:
-        environment["AERO_L2_PROXY_LISTEN_ADDR"] = bind
+        faults += _faults_of_bind(bind)
+        environment["AERO_L2_PROXY_LISTEN_ADDR"] = "" if faults else bind
     try:
         loaded = load(environment)
     except ConfigError as error:
-        for fault in error.faults:
-            print(f"aero-l2: {fault}", file=sys.stderr)
-        raise typer.Exit(EXIT_USAGE) from error
+        faults += error.faults
+    for fault in faults:
+        typer.echo(f"aero-l2: {fault}", err=True)
+    if faults:
+        raise typer.Exit(EXIT_USAGE)
     _become_supervisor(loaded.settings.user, environment, ready_stdout=ready_stdout)
+
+
+def _faults_of_bind(bind: str) -> list[str]:
+    """A blank --bind is a fault too: falling back to the default would listen where nobody asked to."""
+    try:
+        listen_address(bind.strip())
+    except BadValue as fault:
+        return [f"--bind={bind!r} {fault}: {fault.fix}"]
+    return []
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null for standard streams that are closed, else the next socket would become one of them."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+            os.set_inheritable(descriptor, True)
 
 
 def _become_supervisor(user: str | None, environment: dict[str, str], *, ready_stdout: bool) -> NoReturn:
@@ -77,7 +102,8 @@ def _become_supervisor(user: str | None, environment: dict[str, str], *, ready_s
     launch = [sys.executable, "-I", "-m", "netns.launch"]
     launch += ["--driver", DRIVER, "--search-path", _search_path(environment)]
     launch += ["--user", user] if user else []
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed by whoever started us
+        sys.stdout.flush()
     # The supervisor unblocks them once it can pass them on, so that none is lost in between.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     os.execve(sys.executable, [*launch, "--", *server], environment)
