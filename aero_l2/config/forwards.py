@@ -12,6 +12,10 @@ from aero_l2.config.values import BadValue, host_name, port_number
 Protocol = Literal["tcp", "udp"]
 
 GATEWAY = IPv4Address("10.0.2.2")
+MAX_FORWARDS = 256
+MAX_DNS_RECORDS = 1024
+_LAN = IPv4Network("10.0.2.0/24")
+_NAT_NETWORK = IPv4Network("10.0.3.0/24")
 _OWN_PORTS = frozenset((53, 67))
 _HOST_LOOPBACK = IPv4Address("127.0.0.1")
 _LOOPBACK = IPv4Network("127.0.0.0/8")
@@ -55,6 +59,8 @@ def dns_records(value: str) -> tuple[tuple[str, IPv4Address], ...]:
         if record in records:
             raise BadValue(f"has {entry!r} twice", "leave one of them out")
         records.append(record)
+    if len(records) > MAX_DNS_RECORDS:
+        raise BadValue(f"has {len(records)} entries", f"keep to {MAX_DNS_RECORDS}")
     return tuple(records)
 
 
@@ -76,6 +82,16 @@ def _forward(protocol: Protocol, entry: str) -> ForwardRule:
     address = _ipv4(address_text, entry, _FORWARD_FIX)
     if _is_within(address, *_NOT_DIALLED, _LOOPBACK):
         raise BadValue(f"has {entry!r}: a guest cannot dial {address}", "use an address a guest can dial")
+    if _is_within(address, _LAN) and address != GATEWAY:
+        raise BadValue(
+            f"has {entry!r}: {address} is on the guest's own LAN, where nobody but the gateway answers",
+            f"use {GATEWAY} or an address outside {_LAN} on the left",
+        )
+    if _is_within(address, _NAT_NETWORK):
+        raise BadValue(
+            f"has {entry!r}: {_NAT_NETWORK} is the proxy's own, behind the gateway",
+            f"use {GATEWAY} or an address outside {_NAT_NETWORK} on the left",
+        )
     if address == GATEWAY and port in _OWN_PORTS:
         raise BadValue(
             f"has {entry!r}: {address}:{port} is the gateway's own DNS or DHCP",

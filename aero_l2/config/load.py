@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aero_l2.config import unsupported
+from aero_l2.config.forwards import MAX_FORWARDS
 from aero_l2.config.settings import VARIABLES, Settings, Variable
 from aero_l2.config.values import BadValue
 from aero_l2.errors import ConfigError
@@ -40,11 +41,22 @@ def load(environment: Mapping[str, str]) -> Loaded:
             fields[variable.field] = variable.parse(value)
         except BadValue as fault:
             faults.append(f"{name}={value!r} {fault}: {fault.fix}")
+    faults += _too_many_forwards(fields)
     if not (fields["open"] and fields["insecure_allow_no_auth"]):
         faults.append(_no_auth_pair(environment))
     if faults:
         raise ConfigError(faults)
     return Loaded(Settings(**fields), tuple(_unknown(environment)))
+
+
+def _too_many_forwards(fields: Mapping[str, Any]) -> list[str]:
+    """Both protocols share the limit, so neither variable can be judged by itself."""
+    given = len(fields.get("tcp_forward", ())) + len(fields.get("udp_forward", ()))
+    if given <= MAX_FORWARDS:
+        return []
+    return [
+        f"AERO_L2_TCP_FORWARD and AERO_L2_UDP_FORWARD have {given} entries: keep to {MAX_FORWARDS} together"
+    ]
 
 
 def _effective(variable: Variable, environment: Mapping[str, str]) -> tuple[str, str]:

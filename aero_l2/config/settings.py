@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, Final, Literal
 
 from aero_l2 import __version__
 from aero_l2.config import values
 from aero_l2.config.forwards import ForwardRule, dns_records, tcp_forwards, udp_forwards
-from aero_l2.config.values import BadValue, ListenAddress
+from aero_l2.config.values import BadValue, ListenAddress, Number
 
-_MAX_PAYLOAD: Final = 65535
+NO_LIMIT: Final = "no limit"
+THE_DEFAULT: Final = "the default"
+_MANY: Final = 1_000_000
+_DAY_MS: Final = 86_400_000
+_MAX_TTL_S: Final = 2**31 - 1  # RFC 2181 §8
 _AUTH_MODES_TO_COME: Final = frozenset(
     (
         "session",
@@ -35,7 +38,7 @@ _AUTH_MODES_TO_COME: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the program was told; units are in the names, 0 means no limit except for grace and payloads."""
+    """What the program was told; units are in the names, `VARIABLES` says where 0 means no limit."""
 
     listen: ListenAddress
     auth_mode: Literal["none"]
@@ -74,7 +77,7 @@ class Settings:
 class Variable:
     """One setting: the field it fills, its variables (the first not blank counts), how to read it.
 
-    `default` is text as one would write it; `zero_is_unset` makes 0 mean the default too.
+    `default` is text as one would write it. Numbers are parsed by a `Number`, which knows their range.
     """
 
     field: str
@@ -84,12 +87,21 @@ class Variable:
     help: str
     aliases: tuple[str, ...] = ()
     unit: str = ""
-    zero_is_unset: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """Name and aliases, in order of precedence."""
         return (self.name, *self.aliases)
+
+    @property
+    def number(self) -> Number | None:
+        """The range where the setting is a number."""
+        return self.parse if isinstance(self.parse, Number) else None
+
+    @property
+    def zero_is_unset(self) -> bool:
+        """Whether 0 means the default too."""
+        return self.number is not None and self.number.zero == THE_DEFAULT
 
 
 def _auth_mode(value: str) -> str:
@@ -101,8 +113,11 @@ def _auth_mode(value: str) -> str:
     return values.choice(mode, "none")
 
 
-_payload = partial(values.number, high=_MAX_PAYLOAD)
-
+_limit = Number(0, _MANY, NO_LIMIT)
+_duration_ms = Number(1, _DAY_MS)
+_ttl = Number(1, _MAX_TTL_S)
+_frame_payload = Number(64, 65535, THE_DEFAULT)
+_control_payload = Number(8, 65535, THE_DEFAULT)
 
 VARIABLES: Final[tuple[Variable, ...]] = (
     Variable(
@@ -118,21 +133,22 @@ VARIABLES: Final[tuple[Variable, ...]] = (
         "insecure_allow_no_auth", "AERO_L2_INSECURE_ALLOW_NO_AUTH", "0", values.exactly_one,
         "Exactly 1: running without authentication is meant.",
     ),
-    Variable("max_connections", "AERO_L2_MAX_CONNECTIONS", "64", values.count, "Tunnels of the process."),
+    Variable("max_connections", "AERO_L2_MAX_CONNECTIONS", "64", _limit, "Tunnels of the process."),
     Variable(
-        "max_frame_payload", "AERO_L2_MAX_FRAME_PAYLOAD", "2048", _payload,
-        "Largest Ethernet frame in a message.", ("AERO_L2_MAX_FRAME_SIZE",), "bytes", True,
+        "max_frame_payload", "AERO_L2_MAX_FRAME_PAYLOAD", "2048", _frame_payload,
+        "Largest Ethernet frame in a message; guests send up to 1514.", ("AERO_L2_MAX_FRAME_SIZE",), "bytes",
     ),
     Variable(
-        "max_control_payload", "AERO_L2_MAX_CONTROL_PAYLOAD", "256", _payload,
-        "Largest payload of every other message.", unit="bytes", zero_is_unset=True,
+        "max_control_payload", "AERO_L2_MAX_CONTROL_PAYLOAD", "256", _control_payload,
+        "Largest payload of every other message.", unit="bytes",
     ),
     Variable(
-        "shutdown_grace_ms", "AERO_L2_SHUTDOWN_GRACE_MS", "3000", values.count,
+        "shutdown_grace_ms", "AERO_L2_SHUTDOWN_GRACE_MS", "3000", Number(0, _DAY_MS),
         "How long a shutdown may wait for tunnels to close.", unit="ms",
     ),
     Variable(
-        "send_stall_timeout_ms", "AERO_L2_SEND_STALL_TIMEOUT_MS", "10000", values.count,
+        "send_stall_timeout_ms", "AERO_L2_SEND_STALL_TIMEOUT_MS", "10000",
+        Number(0, _DAY_MS, NO_LIMIT),
         "A client that takes nothing for so long while data waits is closed.", unit="ms",
     ),
     Variable(
@@ -148,31 +164,31 @@ VARIABLES: Final[tuple[Variable, ...]] = (
         "name=ip,…: answered as given, ahead of every filter.",
     ),
     Variable(
-        "dns_lookup_timeout_ms", "AERO_L2_DNS_LOOKUP_TIMEOUT_MS", "2000", values.positive,
+        "dns_lookup_timeout_ms", "AERO_L2_DNS_LOOKUP_TIMEOUT_MS", "2000", _duration_ms,
         "After so long without an answer from upstream the guest gets SERVFAIL.", unit="ms",
     ),
     Variable(
-        "dns_default_ttl_secs", "AERO_L2_DNS_DEFAULT_TTL_SECS", "60", values.positive,
-        "TTL of an answer whose own is not known.", unit="s",
+        "dns_default_ttl_secs", "AERO_L2_DNS_DEFAULT_TTL_SECS", "60", _ttl,
+        "TTL of answers out of AERO_L2_DNS_A.", unit="s",
     ),
     Variable(
-        "dns_max_ttl_secs", "AERO_L2_DNS_MAX_TTL_SECS", "300", values.positive,
-        "Largest TTL in an answer.", unit="s",
+        "dns_max_ttl_secs", "AERO_L2_DNS_MAX_TTL_SECS", "300", _ttl,
+        "Largest TTL of an A, CNAME or DNAME record in an answer.", unit="s",
     ),
     Variable(
-        "max_pending_dns", "AERO_L2_STACK_MAX_PENDING_DNS", "1024", values.count,
-        "DNS queries of a tunnel under way at once.",
+        "max_pending_dns", "AERO_L2_STACK_MAX_PENDING_DNS", "1024", _limit,
+        "DNS queries of all tunnels under way at once; 128 of one tunnel.",
     ),
     Variable(
-        "max_tcp_connections", "AERO_L2_STACK_MAX_TCP_CONNECTIONS", "1024", values.count,
+        "max_tcp_connections", "AERO_L2_STACK_MAX_TCP_CONNECTIONS", "1024", _limit,
         "TCP flows of a tunnel.",
     ),
     Variable(
-        "max_udp_flows", "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL", "256", values.count,
+        "max_udp_flows", "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL", "256", _limit,
         "UDP flows of a tunnel.",
     ),
     Variable(
-        "udp_flow_idle_timeout_ms", "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS", "60000", values.positive,
+        "udp_flow_idle_timeout_ms", "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS", "60000", _duration_ms,
         "A UDP flow without packets for so long is forgotten.", unit="ms",
     ),
     Variable(
@@ -187,7 +203,7 @@ VARIABLES: Final[tuple[Variable, ...]] = (
     ),
     Variable(
         "user", "AERO_L2_USER", "", values.optional_text,
-        "The user to become when started by root.",
+        "The user to become when started by root: aero-l2 if unset. No effect otherwise.",
     ),
     Variable(
         "receive_path", "AERO_L2_RECEIVE_PATH", "own",

@@ -1,4 +1,4 @@
-"""Variables of the contract that this version does not act on.
+"""Variables of the Aero emulator's L2 proxy that this version does not act on (README, what is missing).
 
 Those that would restrict or secure something refuse to start: nobody may believe in a limit that is not
 there. Those that change nothing are accepted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import NamedTuple
 
@@ -38,25 +39,30 @@ def optional_text(value: str) -> str | None:
     return value or None
 
 
-def number(value: str, *, low: int = 0, high: int = 10**18 - 1) -> int:
-    """A whole number from `low` to `high`, decimal digits only."""
-    span = f"a whole number of at least {low}" if high >= 10**17 else f"a whole number from {low} to {high}"
-    if not _DIGITS.fullmatch(value):
-        raise BadValue("is not a whole number", f"give {span}")
-    parsed = int(value)
-    if not low <= parsed <= high:
-        raise BadValue("is out of range", f"give {span}")
-    return parsed
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A whole number from `low` to `high`, decimal digits only; `zero`: what a 0 means if more."""
+
+    low: int
+    high: int
+    zero: str = ""
+
+    def __call__(self, value: str) -> int:
+        """Parse. Raises BadValue."""
+        if not _DIGITS.fullmatch(value):
+            raise BadValue("is not a whole number", f"give one from {self}")
+        parsed = int(value)
+        if not self.low <= parsed <= self.high:
+            raise BadValue("is out of range", f"give a whole number from {self}")
+        return parsed
+
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}" + (f", 0 = {self.zero}" if self.zero else "")
 
 
 def count(value: str) -> int:
     """A whole number of 0 or more."""
-    return number(value)
-
-
-def positive(value: str) -> int:
-    """A whole number of 1 or more."""
-    return number(value, low=1)
+    return Number(0, 10**18 - 1)(value)
 
 
 def boolean(value: str) -> bool:
@@ -104,7 +110,7 @@ def listen_address(value: str) -> ListenAddress:
 def port_number(value: str, *, low: int = 1) -> int:
     """A port, `low` to 65535."""
     try:
-        return number(value, low=low, high=65535)
+        return Number(low, 65535)(value)
     except BadValue:
         raise BadValue(f"has {value!r} for a port", f"a port is a number from {low} to 65535") from None
 

@@ -8,7 +8,9 @@ from ipaddress import IPv4Address
 import pytest
 
 from aero_l2.config import VARIABLES, ForwardRule, ListenAddress, Settings, load
+from aero_l2.config.forwards import MAX_FORWARDS
 from aero_l2.errors import ConfigError
+from netns.spec import Forward, SegmentSpec
 
 PAIR = {"AERO_L2_OPEN": "1", "AERO_L2_INSECURE_ALLOW_NO_AUTH": "1"}
 
@@ -87,9 +89,79 @@ def test_zero_payload_limit_means_default() -> None:
 @pytest.mark.parametrize("value", ["abc", "-1", "1.5", "1_000", "+5", "٣", "0x10", "9" * 30])
 def test_number_that_does_not_parse_is_refused(value: str) -> None:
     fault = only_fault(AERO_L2_MAX_CONNECTIONS=value)
+    fix = "give one from 0 to 1000000, 0 = no limit"
+    assert fault == f"AERO_L2_MAX_CONNECTIONS={value!r} is not a whole number: {fix}"
+
+
+NUMBERS = {variable.name: variable.number for variable in VARIABLES if variable.number is not None}
+RANGES = {
+    "AERO_L2_MAX_CONNECTIONS": (0, 1_000_000),
+    "AERO_L2_MAX_FRAME_PAYLOAD": (64, 65_535),
+    "AERO_L2_MAX_CONTROL_PAYLOAD": (8, 65_535),
+    "AERO_L2_SHUTDOWN_GRACE_MS": (0, 86_400_000),
+    "AERO_L2_SEND_STALL_TIMEOUT_MS": (0, 86_400_000),
+    "AERO_L2_DNS_LOOKUP_TIMEOUT_MS": (1, 86_400_000),
+    "AERO_L2_DNS_DEFAULT_TTL_SECS": (1, 2**31 - 1),
+    "AERO_L2_DNS_MAX_TTL_SECS": (1, 2**31 - 1),
+    "AERO_L2_STACK_MAX_PENDING_DNS": (0, 1_000_000),
+    "AERO_L2_STACK_MAX_TCP_CONNECTIONS": (0, 1_000_000),
+    "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL": (0, 1_000_000),
+    "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS": (1, 86_400_000),
+}
+
+
+def test_every_number_has_the_range_promised() -> None:
+    assert {name: (number.low, number.high) for name, number in NUMBERS.items()} == RANGES
+
+
+@pytest.mark.parametrize("name", sorted(RANGES))
+def test_bounds_of_a_number_are_accepted_and_one_beyond_is_refused(name: str) -> None:
+    low, high = RANGES[name]
+    for value in (low, high):
+        settings(**{name: str(value)})
+    for value in (*([low - 1] if low > 1 else []), high + 1):
+        assert "is out of range: give a whole number from" in only_fault(**{name: str(value)})
+
+
+def test_namespaces_can_be_made_of_every_accepted_value() -> None:
+    """Flow limits and forwards at their bounds pass the checks that netd makes of them."""
+    entries = ",".join(f"198.51.100.7:{port}=127.0.0.1:80" for port in range(1, MAX_FORWARDS + 1))
+    for end in (0, 1):
+        got = settings(
+            AERO_L2_STACK_MAX_TCP_CONNECTIONS=str(RANGES["AERO_L2_STACK_MAX_TCP_CONNECTIONS"][end]),
+            AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL=str(RANGES["AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL"][end]),
+            AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS=str(RANGES["AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS"][end]),
+            AERO_L2_TCP_FORWARD=entries,
+        )
+        SegmentSpec(
+            forwards=tuple(
+                Forward(rule.protocol, rule.address, rule.port, IPv4Address("127.0.0.1"), rule.target_port)
+                for rule in got.forwards
+            ),
+            max_tcp_flows=got.max_tcp_connections,
+            max_udp_flows=got.max_udp_flows,
+            udp_idle_s=-(-got.udp_flow_idle_timeout_ms // 1000),
+        )
+
+
+def test_forwards_of_both_protocols_share_one_limit() -> None:
+    half = [f"198.51.100.7:{port}=127.0.0.1:80" for port in range(1, 130)]
     assert (
-        fault == f"AERO_L2_MAX_CONNECTIONS={value!r} is not a whole number: give a whole number of at least 0"
+        len(
+            settings(
+                AERO_L2_TCP_FORWARD=",".join(half[:128]), AERO_L2_UDP_FORWARD=",".join(half[:128])
+            ).forwards
+        )
+        == 256
     )
+    fault = only_fault(AERO_L2_TCP_FORWARD=",".join(half[:128]), AERO_L2_UDP_FORWARD=",".join(half))
+    assert fault == "AERO_L2_TCP_FORWARD and AERO_L2_UDP_FORWARD have 257 entries: keep to 256 together"
+
+
+def test_static_names_are_limited_to_what_fits_an_answer() -> None:
+    entries = [f"a=198.51.{i // 256}.{i % 256}" for i in range(1025)]
+    assert len(settings(AERO_L2_DNS_A=",".join(entries[:1024])).dns_a) == 1024
+    assert "1025 entries" in only_fault(AERO_L2_DNS_A=",".join(entries))
 
 
 def test_all_faults_are_reported_together() -> None:
@@ -168,12 +240,12 @@ def test_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
 
 def test_forwards() -> None:
     got = settings(
-        AERO_L2_TCP_FORWARD="10.0.2.2:8080=127.0.0.1:80, 10.0.2.100:22=build.internal:2222,",
+        AERO_L2_TCP_FORWARD="10.0.2.2:8080=127.0.0.1:80, 198.51.100.100:22=build.internal:2222,",
         AERO_L2_UDP_FORWARD="10.0.2.2:8080=192.168.1.9:81",
     )
     assert got.forwards == (
         ForwardRule("tcp", IPv4Address("10.0.2.2"), 8080, IPv4Address("127.0.0.1"), 80),
-        ForwardRule("tcp", IPv4Address("10.0.2.100"), 22, "build.internal", 2222),
+        ForwardRule("tcp", IPv4Address("198.51.100.100"), 22, "build.internal", 2222),
         ForwardRule("udp", IPv4Address("10.0.2.2"), 8080, IPv4Address("192.168.1.9"), 81),
     )
 
@@ -199,6 +271,9 @@ def test_forwards() -> None:
         ("10.0.2.2:53=127.0.0.1:53", "gateway's own"),
         ("10.0.2.2:67=127.0.0.1:67", "gateway's own"),
         ("127.0.0.1:80=127.0.0.1:80", "cannot dial"),
+        ("10.0.2.100:80=127.0.0.1:80", "nobody but the gateway answers: use 10.0.2.2 or"),
+        ("10.0.2.15:80=127.0.0.1:80", "nobody but the gateway answers"),
+        ("10.0.3.2:80=127.0.0.1:80", "is the proxy's own"),
         ("10.0.2.2:80=127.0.0.1:80,10.0.2.2:80=127.0.0.1:81", "twice"),
     ],
 )

@@ -225,7 +225,7 @@ def test_settings_are_documented() -> None:
     def row(variable: Variable) -> str:
         names = ", ".join(f"`{name}`" for name in variable.names)
         default = f"`{variable.default}`" if variable.default else ""
-        return f"| {names} | {default} | {variable.unit} | {variable.help} |"
+        return f"| {names} | {default} | {variable.unit} | {variable.number or ''} | {variable.help} |"
 
     assert table_rows("variable") == [row(variable) for variable in VARIABLES]
 
