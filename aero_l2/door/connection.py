@@ -141,16 +141,22 @@ class Connection(asyncio.Protocol):
             return
         self._step = _Step.UPGRADING
         self._door.entered(self)
-        self._keep_early(rest)
+        if not self._keep_early(rest):
+            return
         self._upgrade = spawn(self._become_tunnel(switching), name=f"tunnel of {self._peer}")
 
-    def _keep_early(self, data: bytes) -> None:
-        """A client may not send before the 101 (RFC 6455 §4.1); a little is kept, more is not read yet."""
+    def _keep_early(self, data: bytes) -> bool:
+        """Keep what comes before the 101, which a client should wait for (RFC 6455 §4.1).
+
+        False: more than `MAX_EARLY_BYTES`, so the answer was 400 and there is no upgrade any more.
+        """
         self._early += data
-        if len(self._early) > MAX_EARLY_BYTES:
-            self._answer(text_response(400, "data before the handshake was answered"))
-            if self._upgrade is not None:
-                self._upgrade.cancel()
+        if len(self._early) <= MAX_EARLY_BYTES:
+            return True
+        self._answer(text_response(400, "data before the handshake was answered"))
+        if self._upgrade is not None:
+            self._upgrade.cancel()
+        return False
 
     def _head_too_slow(self) -> None:
         if self._reader.is_empty and self._transport is not None:

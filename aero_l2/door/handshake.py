@@ -105,6 +105,21 @@ def accept(head: RequestHead) -> bytes | Response:
     response = protocol.accept(Request("/", fields))
     if response.status_code == 101:
         return response.serialize()
-    if head.headers.get_all("Sec-WebSocket-Version") not in ([], ["13"]):
-        return text_response(426, "only WebSocket version 13 is spoken here", ("Sec-WebSocket-Version", "13"))
-    return Response(400, bytes(response.body))
+    return _malformed(head)
+
+
+def _malformed(head: RequestHead) -> Response:
+    """The answer to a handshake that the library does not accept, in words that name the field."""
+    versions = head.headers.get_all("Sec-WebSocket-Version")
+    if versions not in ([], ["13"]):
+        return text_response(
+            426,
+            "only WebSocket version 13 is spoken here",
+            ("Sec-WebSocket-Version", "13"),
+            ("Upgrade", "websocket"),
+        )
+    if not versions:
+        return text_response(400, "Sec-WebSocket-Version is missing")
+    if head.tokens("Upgrade") != ["websocket"]:
+        return text_response(400, "Upgrade must be websocket and nothing else")
+    return text_response(400, "Sec-WebSocket-Key must be given once: 16 bytes in base64")

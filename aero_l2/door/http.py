@@ -34,7 +34,11 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
     def serialize(self, *, head_only: bool = False) -> bytes:
-        """Bytes to write; the connection is to be closed behind them."""
+        """Bytes to write; the connection is to be closed behind them.
+
+        A field `Upgrade` is listed in `Connection`, as RFC 9110 §7.8 asks.
+        """
+        upgrade = ", Upgrade" if any(name == "Upgrade" for name, _ in self.headers) else ""
         lines = [
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
             f"Date: {formatdate(usegmt=True)}",
@@ -42,7 +46,7 @@ class Response:
             f"Content-Length: {len(self.body)}",
             "Cache-Control: no-store",
             "X-Content-Type-Options: nosniff",
-            "Connection: close",
+            f"Connection: close{upgrade}",
             *(f"{name}: {value}" for name, value in self.headers),
         ]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

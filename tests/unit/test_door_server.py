@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 from support.door import OFFER, UPGRADE, Stand, standing
 from websockets.exceptions import ConnectionClosed
+
+from aero_l2.door.connection import Connection
 
 
 @pytest.fixture
@@ -136,6 +139,53 @@ async def test_client_that_floods_before_the_101_is_refused(stand: Stand) -> Non
     answer = await stand.ask(UPGRADE.format(path="/l2", more=OFFER).encode() + bytes(100_000))
     assert answer[0] == 400
     await stand.until(lambda: stand.door.active == 0, "set-up undone")
+
+
+async def test_flood_in_one_read_with_the_request_makes_no_tunnel(stand: Stand) -> None:
+    mine, theirs = socket.socketpair()
+    mine.setblocking(False)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.connect_accepted_socket(lambda: Connection(stand.door), theirs)
+    connection.data_received(UPGRADE.format(path="/l2", more=OFFER).encode() + bytes(100_000))
+    answer = b""
+    while chunk := await asyncio.wait_for(loop.sock_recv(mine, 65536), 5):
+        answer += chunk
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not stand.opener.entered.is_set()
+    mine.close()
+
+
+async def test_refused_version_names_the_one_to_use(stand: Stand) -> None:
+    """RFC 9110 §15.5.22 and §7.8: what to upgrade to, listed in Connection too."""
+    request = UPGRADE.format(path="/l2", more=OFFER).replace("Version: 13", "Version: 8")
+    status, headers, _ = await stand.ask(request)
+    assert status == 426
+    assert headers["sec-websocket-version"] == "13"
+    assert headers["upgrade"] == "websocket"
+    assert headers["connection"] == "close, Upgrade"
+
+
+_KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+_BAD_KEY = b"Sec-WebSocket-Key must be given once: 16 bytes in base64"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (_KEY, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=\r\n", _BAD_KEY),
+        (_KEY, "Sec-WebSocket-Key: short\r\n", _BAD_KEY),
+        (_KEY, "", _BAD_KEY),
+        (_KEY, _KEY * 2, _BAD_KEY),
+        ("Sec-WebSocket-Version: 13\r\n", "", b"Sec-WebSocket-Version is missing"),
+        ("Upgrade: websocket", "Upgrade: websocket, h2c", b"Upgrade must be websocket and nothing else"),
+    ],
+)
+async def test_malformed_handshake_is_named_in_our_words(
+    stand: Stand, old: str, new: str, text: bytes
+) -> None:
+    request = UPGRADE.format(path="/l2", more=OFFER)
+    assert old in request
+    assert (await stand.ask(request.replace(old, new)))[::2] == (400, text)
 
 
 async def test_slow_request_is_ended(stand: Stand) -> None:
