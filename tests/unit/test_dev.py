@@ -1,0 +1,173 @@
+"""./dev, run from a tree of its own in which the tools it would start only say so."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).parents[2]
+PYTHON = "/usr/bin/python3"
+TOOLS = (
+    "awk",
+    "cat",
+    "cut",
+    "dirname",
+    "echo",
+    "env",
+    "head",
+    "mkdir",
+    "paste",
+    "sed",
+    "sha256sum",
+    "sh",
+    "tr",
+    "xargs",
+)
+# Tools that would look at the machine or change it. `id` makes whoever runs the test an ordinary user.
+STUBS = {
+    "id": 'case "$1" in -u) echo 1234 ;; -un) echo somebody ;; esac',
+    "dpkg-query": 'shift 3; for name in "$@"; do echo "ii  $name"; done',
+    "sudo": 'while [ "$1" != "$PROGRAM" ] && [ $# -gt 1 ]; do shift; done; exec "$@"',
+    "shellcheck": "true",
+    "unshare": 'echo "unshare $*"',
+}
+
+
+def executable(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+@dataclass
+class Checkout:
+    """A copy of ./dev with the virtual environment it would have made, and a PATH of its own."""
+
+    root: Path
+    tools: Path
+
+    def dev(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run ./dev from another folder."""
+        environment = {"PATH": str(self.tools), "PROGRAM": str(self.root / ".venv/bin/aero-l2"), **variables}
+        return subprocess.run(
+            ["/bin/sh", str(self.root / "dev"), *arguments],
+            cwd=self.root.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    root, tools = tmp_path / "tree", tmp_path / "tools"
+    tools.mkdir()
+    (root / "tests").mkdir(parents=True)
+    for name in ("dev", "packages.txt", "requirements.lock", "pyproject.toml", "tests/packages.txt"):
+        shutil.copy(TREE / name, root / name)
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found is not None, tool
+        (tools / tool).symlink_to(found)
+    for name, body in STUBS.items():
+        executable(tools / name, body)
+    programs = root / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "ruff", "mypy", "lint-imports"):
+        executable(programs / name, "true")
+    executable(
+        programs / "aero-l2", 'echo "aero-l2 $*; user ${AERO_L2_USER-unset}; open ${AERO_L2_OPEN-unset}"'
+    )
+    version = subprocess.run([PYTHON, "--version"], capture_output=True, check=True).stdout
+    lock = (root / "requirements.lock").read_bytes()
+    base = digest(os.fsencode(root.resolve()) + b"\n" + version + lock)
+    project = digest((root / "pyproject.toml").read_bytes())
+    (root / ".venv/.made-from").write_text(f"{base}\n{project}\n")
+    return Checkout(root, tools)
+
+
+def test_run_listens_on_loopback_without_authentication(checkout: Checkout) -> None:
+    done = checkout.dev("run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("aero-l2 serve --ready-stdout --bind 127.0.0.1:8090;")
+    assert "open 1" in done.stdout
+    assert "no authentication" in done.stderr
+
+
+def test_run_elsewhere_leaves_authentication_alone(checkout: Checkout) -> None:
+    done = checkout.dev("run", "--bind", "0.0.0.0:8090")
+    assert "--bind 0.0.0.0:8090" in done.stdout
+    assert "open unset" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--bind",), ("--bind", ""), ("--bind=",), ("--bind", "  ")])
+def test_run_without_an_address_behind_bind_is_refused(
+    checkout: Checkout, arguments: tuple[str, ...]
+) -> None:
+    done = checkout.dev("run", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "--bind" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (command, option)
+        for command in ("setup", "run", "test", "check", "lock")
+        for option in ("-h", "--help")
+    ],
+)
+def test_help_starts_nothing(checkout: Checkout, arguments: tuple[str, ...]) -> None:
+    done = checkout.dev(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("./dev setup ")
+
+
+@pytest.mark.parametrize("command", ["setup", "check"])
+def test_superfluous_arguments_are_refused(checkout: Checkout, command: str) -> None:
+    done = checkout.dev(command, "now")
+    assert done.returncode == 1
+    assert "takes no arguments" in done.stderr
+
+
+def test_empty_path_does_not_matter(checkout: Checkout) -> None:
+    """Nothing on it would be found, dirname neither: the folder would stay the caller's."""
+    done = checkout.dev("help", PATH="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("./dev setup ")
+
+
+@pytest.mark.parametrize("command", ["setup", "run", "check", "test"])
+def test_other_distributions_are_refused_at_once(checkout: Checkout, command: str) -> None:
+    (checkout.tools / "dpkg-query").unlink()
+    done = checkout.dev(command)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "not Debian" in line
+    assert "slirp4netns" in line
+
+
+def test_service_user_of_an_ordinary_user_has_no_effect_and_that_is_said(checkout: Checkout) -> None:
+    lines = checkout.dev("run", AERO_L2_USER="proxy").stderr.splitlines()
+    assert [line for line in lines if "AERO_L2_USER=proxy has no effect" in line]
+    for user in ("", "somebody"):
+        assert "has no effect" not in checkout.dev("run", AERO_L2_USER=user).stderr
+
+
+def test_fast_tests_leave_out_slow_ones_and_the_second_way_to_start(checkout: Checkout) -> None:
+    executable(checkout.tools / "sudo", 'while [ "$1" != unshare ]; do shift; done; exec "$@"')
+    done = checkout.dev("test", "--fast", "-k", "dhcp", AERO_L2_USER="proxy")
+    assert done.returncode == 0, done.stderr
+    assert "-m pytest -m not slow --proxy-as=root -k dhcp" in done.stdout
