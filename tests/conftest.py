@@ -11,6 +11,27 @@ from support.world import World
 from support.world import world as build_world
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--proxy-as``: half of the runs, for a quick look."""
+    parser.addoption("--proxy-as", choices=["root", "user"], help="run the proxy as this only, not as both")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``--proxy-as`` does not ask for."""
+    wanted = config.getoption("--proxy-as")
+    if wanted is None:
+        return
+    left_out = [item for item in items if _proxy_as(item) not in (None, wanted)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _proxy_as(item: pytest.Item) -> str | None:
+    """Who starts the proxy of a test; None where there is no choice."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("proxy_as") if callspec is not None else None
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Host, internet and a third machine; needs root."""

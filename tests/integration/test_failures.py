@@ -15,6 +15,8 @@ from support.stage import copy_program, make_tun
 from support.tunnel import RefusedError
 from support.wait import until
 
+pytestmark = pytest.mark.slow
+
 _DEADLINE_S = 30.0
 
 

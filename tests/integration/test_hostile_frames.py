@@ -14,6 +14,8 @@ from support import addresses as at
 from support.proxy import Proxy
 from support.rawguest import BROADCAST, MAC, RawGuest, raw_guest
 
+pytestmark = pytest.mark.slow
+
 _LARGEST = 2048
 _SEED = 20  # the same garbage in every run
 

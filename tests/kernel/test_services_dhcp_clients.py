@@ -17,6 +17,8 @@ from support.wait import until
 from aero_l2.services.dhcp.codec import CLIENT_ID, decode
 from aero_l2.services.dhcp.server import DhcpServer
 
+pytestmark = pytest.mark.slow
+
 MAC = bytes.fromhex("525500112233")
 DISCOVER = b"".join(
     (
