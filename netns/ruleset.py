@@ -49,7 +49,7 @@ _TCP_TIMEOUTS = (
 
 @lru_cache(maxsize=64)
 def render(spec: SegmentSpec, host_addresses: frozenset[IPv4Address], allow_ping: bool) -> str:
-    """The nft script of one namespace, for ``nft -f -`` in a fresh one (one transaction).
+    """The nft script of one namespace, for ``nft -f -`` in a fresh one that has both TAPs (one transaction).
 
     ``host_addresses`` fill the set `HOST_SET`, which is changed later by netlink; ``allow_ping`` says whether
     the NAT process may open ping sockets (sysctl net.ipv4.ping_group_range).
@@ -78,8 +78,8 @@ table inet {TABLE} {{
 table arp {TABLE} {{
   chain input {{
     type filter hook input priority filter; policy drop;
-    iifname "tap0" arp saddr ip {{ 0.0.0.0, {GUEST} }} arp daddr ip {GATEWAY} accept
-    iifname "tap1" arp saddr ip {NAT_HOST} arp daddr ip {NAT_CLIENT} accept
+    iif "tap0" arp saddr ip {{ 0.0.0.0, {GUEST} }} arp daddr ip {GATEWAY} accept
+    iif "tap1" arp saddr ip {NAT_HOST} arp daddr ip {NAT_CLIENT} accept
   }}
 }}
 """
@@ -92,7 +92,7 @@ def _guard() -> str:
   chain guard {{
     type filter hook prerouting priority -450; policy accept;
     meta nfproto != ipv4 drop
-    iifname != "tap0" accept
+    iif != "tap0" accept
     ip frag-off & 0x3fff != 0 {over} counter name limit_fragments drop
     ip saddr {GUEST} accept
     ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
@@ -108,14 +108,14 @@ def _services() -> str:
     return f"""\
   chain untracked {{
     type filter hook prerouting priority raw; policy accept;
-    iifname "tap0" udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} notrack
-    iifname "tap0" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 notrack
-    iifname "tap0" ip daddr {GATEWAY} icmp type echo-request notrack
+    iif "tap0" udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} notrack
+    iif "tap0" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 notrack
+    iif "tap0" ip daddr {GATEWAY} icmp type echo-request notrack
   }}
   chain output {{
     type filter hook output priority raw; policy drop;
-    oifname "tap0" ip saddr {GATEWAY} notrack accept
-    oifname "tap0" meta l4proto {{ tcp, icmp }} ip daddr {GUEST} accept
+    oif "tap0" ip saddr {GATEWAY} notrack accept
+    oif "tap0" meta l4proto {{ tcp, icmp }} ip daddr {GUEST} accept
   }}"""
 
 
@@ -128,9 +128,9 @@ def _martians() -> str:
     return """\
   chain martians {
     type filter hook prerouting priority -150; policy accept;
-    iifname "tap0" ip daddr 127.0.0.0/8 meta l4proto != tcp counter name denied_martian goto refuse
-    iifname "tap0" ip daddr 0.0.0.0/8 counter name denied_martian goto refuse
-    iifname "tap0" ip daddr 224.0.0.0/4 counter name denied_martian drop
+    iif "tap0" ip daddr 127.0.0.0/8 meta l4proto != tcp counter name denied_martian goto refuse
+    iif "tap0" ip daddr 0.0.0.0/8 counter name denied_martian goto refuse
+    iif "tap0" ip daddr 224.0.0.0/4 counter name denied_martian drop
   }"""
 
 
@@ -139,19 +139,19 @@ def _nat(forwards: Iterable[Forward]) -> str:
     return f"""\
   chain forwards {{
     type nat hook prerouting priority dstnat; policy accept;
-    iifname "tap0" ip daddr 127.0.0.0/8 meta l4proto tcp dnat ip to {_NOWHERE}
+    iif "tap0" ip daddr 127.0.0.0/8 meta l4proto tcp dnat ip to {_NOWHERE}
 {rules}
   }}
   chain source_nat {{
     type nat hook postrouting priority srcnat; policy accept;
-    oifname "tap1" snat ip to {NAT_CLIENT}
+    oif "tap1" snat ip to {NAT_CLIENT}
   }}"""
 
 
 def _dnat(forward: Forward) -> str:
     target = NAT_HOST if forward.needs_host_loopback else forward.target
     return (
-        f'iifname "tap0" ip daddr {forward.address} {forward.protocol} dport {forward.port} '
+        f'iif "tap0" ip daddr {forward.address} {forward.protocol} dport {forward.port} '
         f"dnat ip to {target}:{forward.target_port}"
     )
 
@@ -160,7 +160,7 @@ def _input() -> str:
     return f"""\
   chain input {{
     type filter hook input priority filter; policy drop;
-    iifname != "tap0" drop
+    iif != "tap0" drop
     udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} accept
     ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     ip daddr {GATEWAY} icmp type echo-request accept
@@ -177,13 +177,13 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     return f"""\
   chain forward {{
     type filter hook forward priority filter; policy drop;
-    iifname "tap1" oifname "tap0" ct state established,related accept
-    iifname "tap1" drop
+    iif "tap1" oif "tap0" ct state established,related accept
+    iif "tap1" drop
     ct state established,related accept
     ct original ip daddr 127.0.0.0/8 counter name denied_martian goto refuse
     meta l4proto != {{ tcp, udp, icmp }} counter name denied_protocol goto refuse
     ct state invalid counter name invalid drop
-    oifname != "tap1" counter name denied_lan goto refuse
+    oif != "tap1" counter name denied_lan goto refuse
     meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn counter name denied_stray goto refuse
     ct status dnat goto admit
     ip daddr {NAT_NETWORK} counter name denied_nat goto refuse
