@@ -1,7 +1,7 @@
 """Every metric of the program, declared once, in a registry of its own.
 
 Counters stand at 0 from the start and labelled children are made here, so that counting costs one call
-(docs/SPECIFICATION.md lists the names; dashboards rely on them).
+(docs/SPECIFICATION.md lists the names, which dashboards rely on, and says which of them move yet).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Metrics:
         self.bytes_rx = counter("l2_bytes_rx_total", "Bytes of frames from guests.")
         self.bytes_tx = counter("l2_bytes_tx_total", "Bytes of frames to guests.")
         self.frames_dropped = counter(
-            "l2_frames_dropped_total", "Frames lost for a full queue, a closed TAP or a limit."
+            "l2_frames_dropped_total", "Frames lost: a full queue, a closed TAP, a limit, too short."
         )
         self.capture_bytes = counter("l2_capture_bytes_total", "Bytes of capture files.")
         self.capture_frames = counter("l2_capture_frames_total", "Frames captured.")

@@ -21,7 +21,9 @@ from websockets.asyncio.server import ServerConnection, serve
 
 import aero_l2
 import netns
-from aero_l2.config import VARIABLES, Variable
+from aero_l2.config import VARIABLES, Variable, load
+from aero_l2.observe.metrics import Metrics
+from aero_l2.session.closing import CLOSINGS, Reason
 
 TREE = Path(__file__).parents[2]
 PACKAGES = ("aero_l2", "netns", "slirp")
@@ -228,6 +230,26 @@ def test_settings_are_documented() -> None:
         return f"| {names} | {default} | {variable.unit} | {variable.number or ''} | {variable.help} |"
 
     assert table_rows("variable") == [row(variable) for variable in VARIABLES]
+
+
+def test_metrics_are_documented() -> None:
+    """Every metric is in one row of the table, and what is said to move is what the program counts."""
+    rows = [re.findall(r"`(\w+)`", row) for row in table_rows("metric")]
+    text = Metrics().render().decode()
+    assert sorted(chain.from_iterable(rows)) == sorted(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    sources = "".join(path.read_text() for path in own_modules() if path.name != "metrics.py")
+    counted = set(re.findall(r"metrics\.(\w+)\.(?:inc|dec|set|observe)\(", sources))
+    named = {"upgrade_reject_max_connections", CLOSINGS[Reason.BACKPRESSURE].metric}  # by getattr
+    moving = {name.removeprefix("l2_").removesuffix("_total") for name in rows[0]}
+    assert counted | named == moving
+
+
+def test_readme_serves_with_settings_that_are_accepted() -> None:
+    """The commands in README.md that start the program start it."""
+    commands = re.findall(r"^(.*)\.venv/bin/aero-l2 serve", (TREE / "README.md").read_text(), re.MULTILINE)
+    assert commands
+    for command in commands:
+        load(dict(word.split("=", 1) for word in command.split()))
 
 
 def test_record_numbers_are_unique_and_without_gaps() -> None:

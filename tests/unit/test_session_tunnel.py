@@ -147,6 +147,19 @@ async def test_malformed_message_gets_error_and_close(stand: Stand, message: byt
         assert stand.value("l2_frames_rx_total") == 1
 
 
+async def test_malformed_message_and_close_in_one_read_get_error_and_echo(stand: Stand) -> None:
+    sock = await raw_tunnel(stand)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, masked(b"\x00\x03\x00\x00") + masked(b"\x03\xe8", opcode=8))
+    answer = b""
+    while chunk := await asyncio.wait_for(loop.sock_recv(sock, 4096), 5):
+        answer += chunk
+    error, echo = answer[:-4], answer[-4:]
+    assert decode_error(error[6:]) == (1, "invalid magic: 0x00")
+    assert echo == b"\x88\x02\x03\xe8"
+    sock.close()
+
+
 async def test_message_over_the_cap_is_closed_with_1009(stand: Stand) -> None:
     async with await stand.client() as client:
         await client.send(bytes(500_000))
