@@ -1,43 +1,63 @@
-"""What netd needs to know of the host: its IPv4 addresses, kept current, and whether it lets users ping."""
+"""What netd needs to know of the host: what is local to it, kept current, and whether it lets users ping."""
 
 import errno
 import socket
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
-from netns import link
+from netns import link, netlink
 
-_RTMGRP_IPV4_IFADDR = 0x10
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x10, 0x40
+_NEW_ROUTE, _DELETE_ROUTE = 24, 25
+_RTMSG_TYPE = 7  # offset of rtm_type in struct rtmsg, rtnetlink(7)
 
 
 class HostMonitor:
-    """Addresses of the namespace it is made in; its ``fileno`` is readable when they may have changed."""
+    """The prefixes local to the namespace it is made in; readable when they may have changed."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, _RTMGRP_IPV4_IFADDR))
-        self.addresses: frozenset[IPv4Address] = link.host_addresses()
+        self._socket.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE))
+        self.networks: frozenset[IPv4Network] = link.host_networks()
+
+    @property
+    def addresses(self) -> frozenset[IPv4Address]:
+        """Those of the prefixes that are single addresses."""
+        return frozenset(n.network_address for n in self.networks if n.prefixlen == n.max_prefixlen)
 
     def fileno(self) -> int:
         """For a selector."""
         return self._socket.fileno()
 
     def changed(self) -> bool:
-        """Look again; whether ``addresses`` are others than before. A burst or an overrun is one change."""
-        self._drain()
-        before, self.addresses = self.addresses, link.host_addresses()
-        return self.addresses != before
+        """Look again; whether ``networks`` are others than before. A burst or an overrun is one change.
 
-    def _drain(self) -> None:
+        Routes elsewhere do not count: a router's come and go all the time.
+        """
+        if not self._drain():
+            return False
+        before, self.networks = self.networks, link.host_networks()
+        return self.networks != before
+
+    def _drain(self) -> bool:
+        """Read all that waits; whether any of it is about addresses or local routes."""
+        concerned = False
         while True:
             try:
-                self._socket.recv(65536)
+                data = self._socket.recv(65536)
             except BlockingIOError:
-                return
+                return concerned
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # some were lost, which is why everything is read anew
+                if error.errno != errno.ENOBUFS:
                     raise
+                concerned = True  # some were lost, so everything is read anew
+                continue
+            concerned = concerned or any(_concerns(kind, payload) for kind, payload in netlink.split(data))
+
+
+def _concerns(kind: int, payload: bytes) -> bool:
+    return kind not in (_NEW_ROUTE, _DELETE_ROUTE) or payload[_RTMSG_TYPE] == link.RTN_LOCAL
 
 
 def ping_permitted() -> bool:

@@ -43,6 +43,13 @@ CONTROL_FD_VARIABLE = "AERO_L2_CONTROL_FD"
 """Tells the server the socket on which each netd's socket reaches it."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Each ends the server in good order. The server starts with them blocked and unblocks them when it can."""
+_SERVER_PREFIXES = ("AERO_", "LC_")
+_SERVER_VARIABLES = frozenset(
+    (
+        *("SESSION_SECRET", "ALLOWED_ORIGINS", "VERSION", "GIT_SHA", "BUILD_TIMESTAMP"),
+        *("LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR"),
+    )
+)
 _RESTART_DELAYS_S = (0.05, 0.2, 1.0, 2.0)
 _STABLE_S = 30.0
 _NETD_END_S = 4.0
@@ -102,7 +109,7 @@ class Supervisor:
 
     def _start_server(self) -> int:
         fd = self._server_control.fileno()
-        environment = {**os.environ, CONTROL_FD_VARIABLE: str(fd)}
+        environment = {**_known_variables(), CONTROL_FD_VARIABLE: str(fd)}
         return _spawn(self._server_command, environment, (fd,), ())
 
     def _reap(self) -> int | None:
@@ -146,6 +153,15 @@ class Supervisor:
             os.kill(self._netd, signal.SIGKILL)
             os.waitpid(self._netd, 0)
         return status if status >= 0 else 128 - status
+
+
+def _known_variables() -> dict[str, str]:
+    """What of the environment is meant for the server; the starter's other secrets are not."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_SERVER_PREFIXES) or name in _SERVER_VARIABLES
+    }
 
 
 def _spawn(

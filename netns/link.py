@@ -6,7 +6,7 @@ Nothing is written under /proc/sys: that is read-only in unprivileged containers
 import socket
 import struct
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network
 from typing import Any
 
 from pyroute2.iproute.linux import IPBatch, IPRoute
@@ -46,6 +46,8 @@ def _af_spec() -> bytes:
     return ipv4 + netlink.attribute(socket.AF_INET6, netlink.attribute(8, b"\x01"))
 
 
+RTN_LOCAL = 2
+_TABLE_LOCAL = 255
 _ERROR = 0x2  # NLMSG_ERROR, which also acknowledges
 
 
@@ -86,13 +88,19 @@ def _expect_acknowledgements(route: socket.socket, count: int) -> None:
                 count -= 1
 
 
-def host_addresses() -> frozenset[IPv4Address]:
-    """Every IPv4 address of the calling thread's namespace, loopback aside. Raises OSError."""
-    with IPRoute() as route:
+def host_networks() -> frozenset[IPv4Network]:
+    """What is local to the calling thread's namespace: its addresses, and prefixes routed to itself (AnyIP).
+
+    From the kernel's table ``local``; loopback aside. Raises OSError.
+    """
+    with IPRoute(strict_check=True) as route:
+        local = route.get_routes(family=socket.AF_INET, table=_TABLE_LOCAL)
         found = (
-            message.get("IFA_LOCAL") or message.get("IFA_ADDRESS") for message in route.get_addr(family=2)
+            IPv4Network((message.get("RTA_DST") or "0.0.0.0", message["dst_len"]))
+            for message in local
+            if message["type"] == RTN_LOCAL
         )
-        return frozenset(a for text in found if text for a in [IPv4Address(text)] if not a.is_loopback)
+        return frozenset(network for network in found if not network.is_loopback)
 
 
 def _set_up(route: Any, index: int, **settings: object) -> None:

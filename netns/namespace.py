@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network
 from typing import TypeVar
 
 from netns import link, nftables, ruleset, tap
@@ -21,7 +21,7 @@ from netns.spec import GATEWAY, SegmentSpec
 from netns.syscalls import Namespace, setns, unshare
 
 Result = TypeVar("Result")
-_LISTEN_BACKLOG = 16
+_LISTEN_BACKLOG = 64
 
 
 @dataclass(slots=True)
@@ -82,9 +82,7 @@ class Workshop:
             setns(self._parking, Namespace.NET)
 
 
-def make_interior(
-    spec: SegmentSpec, nft: str, host_addresses: frozenset[IPv4Address], allow_ping: bool
-) -> Interior:
+def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], allow_ping: bool) -> Interior:
     """Build a tunnel's LAN in the calling thread's fresh namespace: TAPs, rules, addresses, sockets.
 
     Rules and interfaces are made side by side; no frame can come before both stand, since neither TAP has
@@ -96,7 +94,7 @@ def make_interior(
             interior.netns = _own_namespace()
             interior.tap = tap.open_tap("tap0")
             tap.make_tap("tap1")
-            with nftables.applied_rules(nft, ruleset.render(spec, host_addresses, allow_ping)):
+            with nftables.applied_rules(nft, ruleset.render(spec, hosts, allow_ping)):
                 link.configure_links()
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)

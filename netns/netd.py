@@ -12,17 +12,17 @@ import resource
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network
 from queue import Empty, SimpleQueue
 
 from netns import messages
 from netns.children import Children
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
 from netns.hosts import HostMonitor, ping_permitted
+from netns.lines import log
 from netns.messages import Adopt, Create, Release
 from netns.namespace import Interior, Workshop, make_interior
 from netns.nat import NatDriver, load_driver
@@ -34,6 +34,7 @@ from netns.syscalls import Prctl, prctl, set_process_name
 READY_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 2.0
 MAX_IN_FLIGHT = 1024
+MAX_SEGMENTS = 65_536
 
 
 class Netd:
@@ -92,7 +93,7 @@ class Netd:
             return
         try:
             self._dispatch(messages.decode_request(data), descriptors)
-        except MessageError as error:
+        except (MessageError, OSError) as error:
             log(f"request refused: {str(error)[:200]!r}")
         finally:
             messages.close_all(descriptors)
@@ -103,7 +104,7 @@ class Netd:
             case Create(id, spec):
                 self._create(id, spec)
             case Adopt(id):
-                if len(descriptors) != 1 or self._known(id):
+                if len(descriptors) != 1 or self._known(id) or len(self._segments) >= MAX_SEGMENTS:
                     raise MessageError("adopt: one namespace and a new id")
                 self._adopt(id, Interior(netns=os.dup(descriptors[0])))
             case Release(id):
@@ -126,7 +127,7 @@ class Netd:
         except (RuntimeError, NetnsError, OSError) as error:
             self._tell(messages.Failed(identifier, str(error)))
             return
-        hosts = self._hosts.addresses
+        hosts = self._hosts.networks
         future = self._workshop.submit(lambda: make_interior(spec, nft, hosts, ping_permitted()))
         self._making[identifier] = future
         self._when_done(future, lambda: self._created(identifier, spec, hosts, future))
@@ -146,9 +147,13 @@ class Netd:
                 self._finished.get_nowait()()
 
     def _created(
-        self, identifier: int, spec: SegmentSpec, hosts: frozenset[IPv4Address], future: Future[Interior]
+        self, identifier: int, spec: SegmentSpec, hosts: frozenset[IPv4Network], future: Future[Interior]
     ) -> None:
-        wanted = self._making.pop(identifier, None) is future
+        wanted = self._making.get(identifier) is future
+        if wanted:
+            del self._making[identifier]
+        if future.cancelled():
+            return
         try:
             interior = future.result()
         except (SegmentError, OSError) as error:
@@ -159,7 +164,7 @@ class Netd:
             return
         segment = Segment(interior, hosts)
         try:
-            segment.sync_hosts(self._hosts.addresses)
+            segment.sync_hosts(self._hosts.networks)
             self._hand_over(identifier, segment, spec)
         except (RuntimeError, OSError) as error:
             interior.close()
@@ -200,14 +205,16 @@ class Netd:
 
     def _release(self, identifier: int) -> None:
         """The server closed the exit pipe, so the NAT process is ending; let go of the namespace."""
-        self._making.pop(identifier, None)
+        making = self._making.pop(identifier, None)
+        if making is not None:
+            making.cancel()  # not begun yet: clients that come and go must not fill the queue
         segment = self._segments.pop(identifier, None)
         if segment is not None and not segment.adopting:
             segment.interior.close()
 
     def _adopt(self, identifier: int, interior: Interior) -> None:
         segment = self._segments[identifier] = Segment(interior, adopting=True)
-        hosts = self._hosts.addresses
+        hosts = self._hosts.networks
         future = self._workshop.submit_inside(interior.netns, lambda: segment.adopt(hosts))
         self._when_done(future, lambda: self._adopted(identifier, segment, future))
 
@@ -244,7 +251,7 @@ class Netd:
 
     def _sync(self, identifier: int, segment: Segment) -> None:
         try:
-            segment.sync_hosts(self._hosts.addresses)
+            segment.sync_hosts(self._hosts.networks)
         except OSError as error:
             log(f"cannot update the host's addresses in tunnel {identifier}: {error}")
 
@@ -264,11 +271,6 @@ def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
     undo.callback(os.close, read)
     undo.callback(os.close, write)
     return read, write
-
-
-def log(text: str) -> None:
-    """One line on stderr, which the supervisor shares with the server's log."""
-    print(f"netd: {text}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network, collapse_addresses
 
 from netns import netlink
 from netns.errors import SegmentError
@@ -22,6 +22,7 @@ _NEW_ELEMENT, _DELETE_ELEMENT, _GET_OBJECT = 12, 14, 19
 _REQUEST, _ACK, _DUMP, _CREATE = 0x1, 0x4, 0x300, 0x400
 _ERROR, _DONE = 0x2, 0x3
 _COUNTER_OBJECT = (1).to_bytes(4)
+_INTERVAL_END = (1).to_bytes(4)
 _FAMILY_INET = 1
 _NFT_TIMEOUT_S = 10
 
@@ -73,23 +74,16 @@ def open_netlink() -> socket.socket:
     return connection
 
 
-def change_host_set(
-    connection: socket.socket, *, add: Iterable[IPv4Address] = (), remove: Iterable[IPv4Address] = ()
-) -> None:
-    """Add and remove elements of the set of the host's addresses, in one batch. Raises OSError."""
-    parts = [_message(_BATCH_BEGIN, _REQUEST, 0, 0, _SUBSYSTEM)]
-    for kind, flags, addresses in (
-        (_DELETE_ELEMENT, 0, sorted(remove)),
-        (_NEW_ELEMENT, _CREATE, sorted(add)),
-    ):
-        if addresses:
-            body = netlink.string(1, TABLE) + netlink.string(2, HOST_SET)
-            body += netlink.nest(3, map(_element, addresses))
-            request = (_SUBSYSTEM << 8) | kind
-            parts.append(_message(request, _REQUEST | _ACK | flags, 1, _FAMILY_INET, 0, body))
-    if len(parts) == 1:
-        return
-    parts.append(_message(_BATCH_END, _REQUEST, 2, 0, _SUBSYSTEM))
+def replace_host_set(connection: socket.socket, networks: Iterable[IPv4Network]) -> None:
+    """Make ``networks`` the whole content of the set of what is the host, in one batch. Raises OSError."""
+    name = netlink.string(1, TABLE) + netlink.string(2, HOST_SET)
+    elements = [part for network in collapse_addresses(networks) for part in _interval(network)]
+    parts = [
+        _message(_BATCH_BEGIN, _REQUEST, 0, 0, _SUBSYSTEM),
+        _request(_DELETE_ELEMENT, _ACK, name),  # without elements: all of them
+        *([_request(_NEW_ELEMENT, _ACK | _CREATE, name + netlink.nest(3, elements))] if elements else []),
+        _message(_BATCH_END, _REQUEST, 2, 0, _SUBSYSTEM),
+    ]
     connection.send(b"".join(parts))
     for _ in range(len(parts) - 2):
         for kind, payload in netlink.split(connection.recv(65536)):
@@ -99,9 +93,8 @@ def change_host_set(
 
 def read_counters(connection: socket.socket) -> dict[str, int]:
     """Packets by named counter of our table. Raises OSError."""
-    request = (_SUBSYSTEM << 8) | _GET_OBJECT
     body = netlink.string(1, TABLE) + netlink.attribute(3, _COUNTER_OBJECT)  # NFTA_OBJ_TABLE, NFTA_OBJ_TYPE
-    connection.send(_message(request, _REQUEST | _DUMP, 1, _FAMILY_INET, 0, body))
+    connection.send(_request(_GET_OBJECT, _DUMP, body))
     counters: dict[str, int] = {}
     while True:
         for kind, payload in netlink.split(connection.recv(65536)):
@@ -114,9 +107,22 @@ def read_counters(connection: socket.socket) -> dict[str, int]:
             counters[attributes[2].rstrip(b"\0").decode()] = int.from_bytes(packets)
 
 
-def _element(address: IPv4Address) -> bytes:
-    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE } }."""
-    return netlink.nest(1, [netlink.nest(1, [netlink.attribute(1, address.packed)])])
+def _interval(network: IPv4Network) -> Iterator[bytes]:
+    """First address, and the one behind the last as the interval's end."""
+    yield _element(int(network.network_address))
+    behind = int(network.broadcast_address) + 1
+    if behind < 1 << 32:
+        yield _element(behind, netlink.attribute(3, _INTERVAL_END))
+
+
+def _element(address: int, flags: bytes = b"") -> bytes:
+    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE }, NFTA_SET_ELEM_FLAGS }."""
+    key = netlink.nest(1, [netlink.attribute(1, address.to_bytes(4))])
+    return netlink.nest(1, [key, flags])
+
+
+def _request(operation: int, flags: int, body: bytes) -> bytes:
+    return _message((_SUBSYSTEM << 8) | operation, _REQUEST | flags, 1, _FAMILY_INET, 0, body)
 
 
 def _message(kind: int, flags: int, sequence: int, family: int, resource: int, body: bytes = b"") -> bytes:

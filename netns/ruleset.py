@@ -11,7 +11,7 @@ table with queries.
 
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from netns.spec import GATEWAY, GUEST, LAN, NAT_CLIENT, NAT_HOST, NAT_NETWORK, Forward, PortRange, SegmentSpec
 
@@ -30,13 +30,17 @@ DENIED_COUNTERS = (
     "denied_stray",
 )
 """Counters of packets that policy refused."""
-LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp")
+LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp", "limit_dns")
 """Counters of packets that a limit refused."""
 COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, "invalid")
 
 FRAGMENTS_PER_SECOND = 200
 """Enough for 20 datagrams of 15 KB a second; the kernel bounds their memory at 4 MiB a namespace."""
 
+_SYN = "tcp flags & (fin | syn | rst | ack) == syn"
+_NO_SYN = "tcp flags & (fin | syn | rst | ack) != syn"
+DNS_CONNECTIONS_PER_SECOND = 50
+"""Untracked, so no flow limit holds them; a flood would also write the host's log (SYN flooding)."""
 _NOWHERE = IPv4Address("192.0.2.1")
 """TEST-NET-1 (RFC 5737): stands in for a dialled loopback address on the way to its refusal."""
 
@@ -48,18 +52,19 @@ _TCP_TIMEOUTS = (
 
 
 @lru_cache(maxsize=64)
-def render(spec: SegmentSpec, host_addresses: frozenset[IPv4Address], allow_ping: bool) -> str:
-    """The nft script of one namespace, for ``nft -f -`` in a fresh one that has both TAPs (one transaction).
+def render(spec: SegmentSpec, hosts: frozenset[IPv4Network], allow_ping: bool) -> str:
+    """The nft script of a namespace, for ``nft -f -`` in a fresh one with both TAPs (one transaction).
 
-    ``host_addresses`` fill the set `HOST_SET`, which is changed later by netlink; ``allow_ping`` says whether
-    the NAT process may open ping sockets (sysctl net.ipv4.ping_group_range).
+    ``hosts``, the prefixes that are the host itself, fill the set `HOST_SET`, which is changed later by
+    netlink; ``allow_ping`` says whether the NAT process may open ping sockets (sysctl
+    net.ipv4.ping_group_range).
     """
     denied = list(collapse_addresses(spec.denied))
     counters = "\n".join(f"  counter {name} {{ }}" for name in COUNTERS)
     return f"""\
 table inet {TABLE} {{
 {counters}
-  set {HOST_SET} {{ type ipv4_addr; size 65535; {_elements(sorted(host_addresses))} }}
+  set {HOST_SET} {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(hosts))} }}
   set denied4 {{ type ipv4_addr; flags interval; {_elements(denied)} }}
   ct timeout tcp_life {{
     protocol tcp; l3proto ip; policy = {{ {_TCP_TIMEOUTS} }};
@@ -95,7 +100,7 @@ def _guard() -> str:
     iif != "tap0" accept
     ip frag-off & 0x3fff != 0 {over} counter name limit_fragments drop
     ip saddr {GUEST} accept
-    ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+    ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept
     counter name denied_spoofed drop
   }}"""
 
@@ -105,10 +110,15 @@ def _services() -> str:
 
     What it sends are their answers and the refusals of guests' packets, to the guest and to nobody else.
     """
+    over = (
+        f"limit rate over {DNS_CONNECTIONS_PER_SECOND}/second burst {2 * DNS_CONNECTIONS_PER_SECOND} packets"
+    )
+    syn = f"tcp dport 53 {_SYN} {over} counter name limit_dns drop"
     return f"""\
   chain untracked {{
     type filter hook prerouting priority raw; policy accept;
     iif "tap0" udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} notrack
+    iif "tap0" ip daddr {GATEWAY} {syn}
     iif "tap0" ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 notrack
     iif "tap0" ip daddr {GATEWAY} icmp type echo-request notrack
   }}
@@ -179,12 +189,12 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     type filter hook forward priority filter; policy drop;
     iif "tap1" oif "tap0" ct state established,related accept
     iif "tap1" drop
-    ct state established,related accept
+    ct state established accept
     ct original ip daddr 127.0.0.0/8 counter name denied_martian goto refuse
     meta l4proto != {{ tcp, udp, icmp }} counter name denied_protocol goto refuse
     ct state invalid counter name invalid drop
     oif != "tap1" counter name denied_lan goto refuse
-    meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn counter name denied_stray goto refuse
+    meta l4proto tcp {_NO_SYN} counter name denied_stray goto refuse
     ct status dnat goto admit
     ip daddr {NAT_NETWORK} counter name denied_nat goto refuse
     ip daddr @{HOST_SET} counter name denied_host goto refuse

@@ -1,6 +1,7 @@
 """The server's last wall: a seccomp filter without which a taken-over server could still start programs.
 
-It refuses (EPERM) to execute, to fork, to enter or make namespaces, to mount, to trace, and everything else
+It refuses (EPERM) to execute, to fork, to enter or make namespaces, to mount, to trace, sockets of other
+families than it needs, and everything else
 in `DENIED`; threads are allowed. See seccomp(2) and the kernel's userspace-api/seccomp_filter.
 """
 
@@ -39,16 +40,18 @@ _AARCH64 = {
     "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "finit_module": 273,
     "bpf": 280, "execveat": 281, "userfaultfd": 282, "kexec_file_load": 294,
 }  # fmt: skip
-_MACHINES = {  # AUDIT_ARCH_*, clone, denied
-    "x86_64": (0xC000003E, 56, _X86_64 | _COMMON),
-    "aarch64": (0xC00000B7, 220, _AARCH64 | _COMMON),
+_MACHINES = {  # AUDIT_ARCH_*, clone, socket, denied
+    "x86_64": (0xC000003E, 56, 41, _X86_64 | _COMMON),
+    "aarch64": (0xC00000B7, 220, 198, _AARCH64 | _COMMON),
 }
+_FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
+_NETLINK, _NETLINK_ROUTE = 16, 0  # which the C library's resolver asks
 _CLONE3 = 435
 _CLONE_THREAD = 0x00010000
 _X32_BIT = 0x40000000
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGUMENT_0 = 0, 4, 16
+_OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGUMENT_0, _OFFSET_ARGUMENT_2 = 0, 4, 16, 32
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _MODE_FILTER = 2
 
@@ -60,7 +63,7 @@ def build_filter(machine: str) -> list[Instruction]:
     """The filter as classic BPF. Raises LaunchError for a machine whose numbers are not known here."""
     if machine not in _MACHINES:
         raise LaunchError(f"no seccomp filter for {machine}: the server runs on x86_64 and aarch64")
-    arch, clone, denied = _MACHINES[machine]
+    arch, clone, socket, denied = _MACHINES[machine]
     refuse, missing = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
     program = [
         (_LOAD, 0, 0, _OFFSET_ARCH),
@@ -74,6 +77,7 @@ def build_filter(machine: str) -> list[Instruction]:
     ]
     for number in sorted(denied.values()):
         program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, refuse)]
+    program += _socket_rules(socket, refuse)
     return [
         *program,
         (_EQUAL, 1, 0, clone),
@@ -83,6 +87,22 @@ def build_filter(machine: str) -> list[Instruction]:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, refuse),
     ]
+
+
+def _socket_rules(number: int, refuse: int) -> list[Instruction]:
+    """socket(2) of the families in `_FAMILIES` and of route netlink only; falls through for other calls."""
+    families = [rule for family in _FAMILIES for rule in ((_EQUAL, 0, 1, family), (_RETURN, 0, 0, _ALLOW))]
+    rules = [
+        (_LOAD, 0, 0, _OFFSET_ARGUMENT_0),
+        *families,
+        (_EQUAL, 1, 0, _NETLINK),
+        (_RETURN, 0, 0, refuse),
+        (_LOAD, 0, 0, _OFFSET_ARGUMENT_2),
+        (_EQUAL, 0, 1, _NETLINK_ROUTE),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, refuse),
+    ]
+    return [(_EQUAL, 0, len(rules), number), *rules]
 
 
 def install() -> None:

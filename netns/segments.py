@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network
 
 from netns import nftables
 from netns.namespace import Interior
@@ -16,16 +16,16 @@ class Segment:
     """One tunnel's namespace as netd keeps it; everything else belongs to the server."""
 
     interior: Interior
-    hosts: frozenset[IPv4Address] = frozenset()
+    hosts: frozenset[IPv4Network] = frozenset()
     adopting: bool = False
     """A thread is inside the namespace; it closes the interior itself if the tunnel is released meanwhile."""
 
-    def sync_hosts(self, hosts: frozenset[IPv4Address]) -> None:
+    def sync_hosts(self, hosts: frozenset[IPv4Network]) -> None:
         """Bring the firewall's set of host addresses up to date. Raises OSError."""
         if hosts == self.hosts:
             return
         with self._netlink() as netlink:
-            nftables.change_host_set(netlink, add=hosts - self.hosts, remove=self.hosts - hosts)
+            nftables.replace_host_set(netlink, hosts)
         self.hosts = hosts
 
     def counters(self) -> dict[str, int]:
@@ -33,13 +33,12 @@ class Segment:
         with self._netlink() as netlink:
             return nftables.read_counters(netlink)
 
-    def adopt(self, hosts: frozenset[IPv4Address]) -> None:
-        """On a thread inside the namespace: open what an earlier netd had. Raises OSError.
-
-        Addresses that the host lost meanwhile stay refused; none that it got is missed.
-        """
+    def adopt(self, hosts: frozenset[IPv4Network]) -> None:
+        """On a thread inside the namespace: open what an earlier netd had, with today's ``hosts``."""
         self.interior.netlink = nftables.open_netlink().detach()
-        self.sync_hosts(hosts)
+        with self._netlink() as netlink:
+            nftables.replace_host_set(netlink, hosts)
+        self.hosts = hosts
 
     def handed_over(self) -> None:
         """Close what only the server needs from now on."""

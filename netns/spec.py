@@ -55,6 +55,8 @@ class Forward:
                 raise MessageError(f"forward: {address} is not a unicast address")
         if self.target.is_loopback and self.target != LOOPBACK:
             raise MessageError(f"forward: {self.target} is a loopback address other than 127.0.0.1")
+        if self.protocol == "udp" and self.target == LOOPBACK and self.target_port in (67, 69):
+            raise MessageError(f"forward: the NAT process itself answers UDP port {self.target_port}")
         if self.address == GATEWAY and self.port in (53, 67):
             raise MessageError(f"forward: {self.address}:{self.port} is the gateway's own service")
 

@@ -100,6 +100,18 @@ async def test_addresses_the_host_gains_and_loses_are_followed_by_open_tunnels(
         await retry(lambda: _meets(guest, "answered"), "the address is the internet's again", 10)
 
 
+async def test_prefix_routed_to_the_host_is_the_host(proxy: Proxy, world: World) -> None:
+    """Linux answers for a whole prefix once a local route names it, without an address on any interface."""
+    async with raw_guest(proxy) as guest:
+        world.host.run("ip", "route", "add", "local", "151.101.1.0/24", "dev", "lo")
+        try:
+            await retry(lambda: _meets(guest, "prohibited"), "the prefix is denied", 10)
+            assert await guest.try_tcp("151.101.1.250", at.SERVICE_PORT) == "reset"
+        finally:
+            world.host.run("ip", "route", "del", "local", "151.101.1.0/24", "dev", "lo")
+        await retry(lambda: _meets(guest, "answered"), "the address is the internet's again", 10)
+
+
 async def _meets(guest: RawGuest, verdict: str) -> bool | None:
     """True once a datagram to the address meets ``verdict``."""
     return await guest.try_udp(at.CDN, at.ECHO_PORT) == verdict or None

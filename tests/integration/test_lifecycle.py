@@ -1,12 +1,15 @@
 """How a proxy ends, and that nothing of a tunnel outlives it."""
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from support import addresses as at
 from support import procfs
 from support.proxy import Proxy, Role
 from support.rawguest import RawGuest, raw_guest
@@ -107,6 +110,27 @@ async def test_tunnel_that_vanishes_leaves_nothing_behind(proxy: Proxy) -> None:
 
 
 @pytest.mark.slow
+async def test_upgrades_that_are_dropped_do_not_keep_others_out(own_proxy: Proxy) -> None:
+    """A client that asks for tunnels and hangs up at once costs no more than what it hangs up on."""
+    request = (
+        b"GET /l2 HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: aero-l2-tunnel-v1\r\n\r\n"
+    )
+
+    def drop_many() -> None:
+        for _ in range(1000):
+            connection = socket.create_connection((at.LOOPBACK, own_proxy.port), timeout=10)
+            connection.sendall(request)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+    await asyncio.to_thread(own_proxy.world.host.call, drop_many)
+    async with asyncio.timeout(10), raw_guest(own_proxy) as guest:
+        await guest.echo(b"after the storm")
+    assert own_proxy.get("/readyz")[0] == 200
+
+
 async def test_open_and_close_use_nothing_up(own_proxy: Proxy) -> None:
     async def cycle() -> None:
         async with own_proxy.tunnel() as tunnel:

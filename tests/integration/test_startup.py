@@ -125,6 +125,24 @@ def test_inherited_descriptors_reach_no_process(tmp_path: Path) -> None:
         process.communicate(timeout=20)
 
 
+def test_starters_secrets_do_not_reach_the_processes_that_face_strangers() -> None:
+    process = subprocess.Popen(
+        [PROGRAM, "serve", "--bind", "127.0.0.1:0", "--ready-stdout"],
+        env={**BASE, **NO_AUTH, "CLOUD_SECRET_KEY": "canary-of-the-starter"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("AERO_L2_PROXY_READY")
+        for pid in procfs.descendants(process.pid):
+            assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
 def test_too_few_descriptors_end_with_status_2() -> None:
     done = subprocess.run(
         ["prlimit", "--nofile=200:200", PROGRAM, "serve", "--bind", "127.0.0.1:0"],

@@ -1,6 +1,7 @@
 """Each rule of a tunnel's firewall, judged by a packet: what left, what came back, which counter moved."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 
@@ -14,10 +15,12 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 from support.segment import GUEST_MAC, Segment, segment
 
+from netns import nftables
 from netns.namespace import Workshop
 from netns.spec import GATEWAY, GUEST, Forward, SegmentSpec
 
 HOST = IPv4Address("45.33.32.10")
+HOSTS = frozenset({IPv4Network(HOST), IPv4Network("151.101.64.0/24")})
 PUBLIC = "93.184.216.34"
 SPEC = SegmentSpec(
     denied=tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "169.254.0.0/16")),
@@ -36,7 +39,7 @@ SPEC = SegmentSpec(
 @pytest.fixture
 def lan() -> Iterator[Segment]:
     """A segment with every kind of rule in it."""
-    with segment(SPEC, frozenset({HOST})) as made:
+    with segment(SPEC, HOSTS) as made:
         yield made
 
 
@@ -52,6 +55,7 @@ DENIED = {
     "spoofed source": (ip(PUBLIC, "10.0.2.16") / UDP(dport=99), "denied_spoofed", None),
     "public source": (ip(PUBLIC, "8.8.8.8") / TCP(dport=80, flags="S"), "denied_spoofed", None),
     "gateway's own source": (ip(PUBLIC, "10.0.2.2") / UDP(dport=99), "denied_spoofed", None),
+    "zero source, DHCP elsewhere": (ip(PUBLIC, "0.0.0.0") / UDP(sport=68, dport=67), "denied_spoofed", None),
     "zero source, not DHCP": (ip(PUBLIC, "0.0.0.0") / UDP(sport=68, dport=99), "denied_spoofed", None),
     "loopback, TCP": (syn("127.0.0.1"), "denied_martian", "rst"),
     "loopback, UDP": (ip("127.1.2.3") / UDP(dport=99), "denied_martian", "icmp"),
@@ -65,6 +69,7 @@ DENIED = {
     "NAT process": (syn("10.0.3.2"), "denied_nat", "rst"),
     "NAT process's DNS": (ip("10.0.3.3") / UDP(dport=53), "denied_nat", "icmp"),
     "host's address, TCP": (syn(str(HOST), 443), "denied_host", "rst"),
+    "prefix routed to the host": (syn("151.101.64.255"), "denied_host", "rst"),
     "host's address, UDP": (ip(str(HOST)) / UDP(dport=53), "denied_host", "icmp"),
     "private, off byte boundary": (syn("172.31.255.255"), "denied_prefix", "rst"),
     "metadata": (syn("169.254.169.254"), "denied_prefix", "rst"),
@@ -139,7 +144,7 @@ def test_forwards_go_to_their_targets_and_open_nothing_else(lan: Segment) -> Non
 
 
 def test_ping_leaves_where_the_host_permits_it() -> None:
-    with segment(SPEC, frozenset({HOST}), allow_ping=True) as lan:
+    with segment(SPEC, HOSTS, allow_ping=True) as lan:
         _, left = lan.judge(ip(PUBLIC) / ICMP(), ip(PUBLIC) / ICMP(type=13), leaving=1)
         assert [p[ICMP].type for p in left] == [8]
 
@@ -159,6 +164,29 @@ def test_queries_to_the_gateway_cost_no_flow(lan: Segment) -> None:
     assert lan.counters()["limit_udp"] == 0
     _, left = lan.judge(ip(PUBLIC) / UDP(sport=5, dport=99), leaving=1)
     assert len(left) == 1
+
+
+def test_connections_to_the_gateways_dns_are_limited_in_rate(lan: Segment) -> None:
+    flood = (IP(src=str(GUEST), dst="10.0.2.2") / TCP(sport=1 + n, dport=53, flags="S") for n in range(400))
+    lan.judge(*flood)
+    assert lan.counters()["limit_dns"] > 0
+
+
+def test_icmp_error_that_quotes_a_live_flow_does_not_leave(lan: Segment) -> None:
+    _, left = lan.judge(ip(PUBLIC) / UDP(sport=5, dport=99), leaving=1)
+    quoted = IP(src=PUBLIC, dst=str(GUEST)) / UDP(sport=99, dport=5)
+    _, left = lan.judge(ip(PUBLIC) / ICMP(type=3, code=3) / quoted)
+    assert left == []
+
+
+def test_hosts_are_replaced_as_a_whole(lan: Segment) -> None:
+    with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
+        netlink.settimeout(5)
+        for hosts in ([], ["93.184.216.34/32"], ["93.184.216.0/25", "93.184.216.128/25", "255.0.0.0/8"]):
+            nftables.replace_host_set(netlink, [IPv4Network(host) for host in hosts])
+            back, left = lan.judge(syn(PUBLIC), leaving=0 if hosts else 1)
+            assert len(left) == (0 if hosts else 1)
+            assert [kind_of(reply) for reply in back] == (["rst"] if hosts else [])
 
 
 def test_whole_fragmented_datagram_leaves_and_a_flood_of_fragments_is_limited(lan: Segment) -> None:

@@ -54,6 +54,35 @@ def test_queries_beyond_the_process_limit_are_servfail_at_once(ground: Lab) -> N
     ground.play({FIRST: SILENT}, scenario)
 
 
+async def rush(ground: Lab, answered: int) -> int:
+    """Let the loop turn until `answered` queries were; return the most that one turn took."""
+    most = before = 0
+    while before < answered:
+        await asyncio.sleep(0)
+        most = max(most, ground.counts.queries - before)
+        before = ground.counts.queries
+    return most
+
+
+def test_flood_over_udp_leaves_most_of_every_turn_to_others(ground: Lab) -> None:
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        with ground.guest.open_socket(kind=socket.SOCK_DGRAM) as sock:
+            for _ in range(64):
+                sock.sendto(dns.message.make_query("x.test.", "AAAA").to_wire(), ("10.0.2.2", 53))
+            assert await asyncio.wait_for(rush(ground, 64), 5) <= 4
+
+    ground.play({FIRST: SILENT}, scenario)
+
+
+def test_flood_over_tcp_leaves_most_of_every_turn_to_others(ground: Lab) -> None:
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        with ground.guest.connect("10.0.2.2", 53) as sock:
+            sock.send(framed(dns.message.make_query("x.test.", "AAAA")) * 64)
+            assert await asyncio.wait_for(rush(ground, 64), 5) <= 4
+
+    ground.play({FIRST: SILENT}, scenario)
+
+
 async def attempt(ground: Lab, wire: bytes) -> bytes | None:
     try:
         return await ground.raw(wire, timeout_s=0.5)

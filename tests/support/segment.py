@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network
 
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
@@ -99,7 +99,7 @@ class Segment:
 @contextmanager
 def segment(
     spec: SegmentSpec,
-    hosts: frozenset[IPv4Address] = frozenset(),
+    hosts: frozenset[IPv4Network] = frozenset(),
     *,
     allow_ping: bool = False,
     keep_nat: bool = True,

@@ -123,6 +123,7 @@ def test_any_value_in_a_forward_is_a_message_error_at_worst(forward: Forward, pl
         ("forwards", [["icmp", "1.2.3.4", 1, "1.2.3.4", 1]]),
         ("forwards", [["tcp", "1.2.3.4", 1, "127.0.0.2", 1]]),
         ("forwards", [["tcp", "10.0.2.2", 53, "1.2.3.4", 1]]),
+        ("forwards", [["udp", "10.0.2.2", 6900, "127.0.0.1", 69]]),
         ("forwards", [["tcp", "1.2.3.4", 1, "224.0.0.1", 1]]),
         ("forwards", [["tcp", "1.2.3.4", 1, "5.6.7.8", 1]] * 2),
         ("max_tcp_flows", True),
