@@ -13,8 +13,8 @@ from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.responder import MAX_PENDING_PER_TUNNEL, DnsMetrics, Responder
 from aero_l2.services.dns.tcp import IDLE_SECONDS, TcpListener
 
-# A flood takes its turn with every other tunnel on the loop.
-_DATAGRAMS_PER_WAKEUP: Final = 16
+# A flood takes its turn with every other tunnel on the loop: the more a turn holds, the longer they wait.
+_DATAGRAMS_PER_WAKEUP: Final = 4
 
 
 class DnsServer:

@@ -14,11 +14,13 @@ MAX_CONNECTIONS: Final = 16
 # Queries of one connection that wait for an answer; the kernel holds back what is sent beyond.
 MAX_PIPELINED: Final = 16
 
+# A tunnel has up to MAX_CONNECTIONS turns in each round of the loop.
+_QUERIES_PER_TURN: Final = 1
 _READ_BUFFER_BYTES: Final = 4096
 _MAX_UNSENT_BYTES: Final = 128 * 1024
 _KERNEL_SEND_BUFFER_BYTES: Final = 64 * 1024
 _PREFIX_BYTES: Final = 2
-_ACCEPTS_PER_WAKEUP: Final = 16
+_ACCEPTS_PER_WAKEUP: Final = 4
 _RETRY_ACCEPT_SECONDS: Final = 0.5
 
 
@@ -76,11 +78,11 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _read_on(self) -> None:
-        """Handle up to MAX_PIPELINED queries, then let the loop's other work have its turn."""
+        """Handle as many queries as a turn holds, then let the loop's other work have its own."""
         self._turn = None
         if self._transport is None:
             return
-        for _ in range(MAX_PIPELINED - self._waiting):
+        for _ in range(min(_QUERIES_PER_TURN, MAX_PIPELINED - self._waiting)):
             query = self._next_query()
             if query is None:
                 break
