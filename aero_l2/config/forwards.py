@@ -17,6 +17,7 @@ MAX_DNS_RECORDS = 1024
 _LAN = IPv4Network("10.0.2.0/24")
 _NAT_NETWORK = IPv4Network("10.0.3.0/24")
 _OWN_PORTS = frozenset((53, 67))
+_NAT_PORTS = frozenset((67, 69))
 _HOST_LOOPBACK = IPv4Address("127.0.0.1")
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _NOT_DIALLED = tuple(IPv4Network(n) for n in ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4"))
@@ -98,6 +99,11 @@ def _forward(protocol: Protocol, entry: str) -> ForwardRule:
             "use another port on the left",
         )
     host, target_port = _host_port(right, entry)
+    if protocol == "udp" and host == str(_HOST_LOOPBACK) and target_port in _NAT_PORTS:
+        raise BadValue(
+            f"has {entry!r}: the NAT process itself answers UDP port {target_port} on the way to {host}",
+            "let the service listen on another port",
+        )
     return ForwardRule(protocol, address, port, _target(host, entry), target_port)
 
 

@@ -303,3 +303,14 @@ def test_bad_dns_record_is_refused(value: str) -> None:
 def test_version_variables() -> None:
     got = settings(VERSION="1.2", AERO_L2_PROXY_GIT_SHA="abc", GIT_SHA="def", BUILD_TIMESTAMP="2026-01-01")
     assert (got.version, got.git_sha, got.built_at) == ("1.2", "abc", "2026-01-01")
+
+
+@pytest.mark.parametrize("port", [67, 69])
+def test_udp_port_the_nat_process_answers_itself_is_refused(port: int) -> None:
+    environment = {
+        "AERO_L2_OPEN": "1",
+        "AERO_L2_INSECURE_ALLOW_NO_AUTH": "1",
+        "AERO_L2_UDP_FORWARD": f"10.0.2.2:9000=127.0.0.1:{port}",
+    }
+    with pytest.raises(ConfigError, match=f"answers UDP port {port}"):
+        load(environment)
