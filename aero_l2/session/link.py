@@ -2,7 +2,8 @@
 
 It takes over the transport after the 101. Memory is bounded on the way out by pausing whoever produces frames
 and, where replies pile up that the client itself provokes, by not reading from it; on the way in a loop turn
-takes at most `MAX_FRAMES_PER_BATCH` WebSocket frames.
+takes at most `MAX_FRAMES_PER_BATCH` WebSocket frames. What comes behind the WebSocket's end is discarded,
+at most `MAX_DISCARDED` bytes and the read that exceeds them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ CLOSE_WAIT_S: Final = 1.0
 WRITE_HIGH_WATER: Final = 128 * 1024
 WRITE_LOW_WATER: Final = 32 * 1024
 MAX_REPLIES_WHILE_PAUSED: Final = 64 * 1024
+MAX_DISCARDED: Final = 1024 * 1024
 
 
 class LinkOwner(Protocol):
@@ -66,6 +68,7 @@ class Link(asyncio.Protocol):
         self._clock = StallClock(stall_timeout_s)
         self._stall_timer: asyncio.TimerHandle | None = None
         self._ended = False
+        self._discarded = 0
         self._gone: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,6 +82,9 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
+        if self._ended:
+            self._discard(data)
+            return
         batch = self._receiver.receive(data)
         if batch.messages:
             self._owner.on_messages(batch.messages)
@@ -99,6 +105,11 @@ class Link(asyncio.Protocol):
         self._backlog = batch.backlog and not self._ended
         self._update_reading()
 
+    def _discard(self, data: bytes) -> None:
+        """Let bytes behind the end go; who sends too many is not read, and our close frame stays intact."""
+        self._discarded += len(data)
+        self._update_reading()
+
     def _continue(self) -> None:
         self._continuing = False
         if not (self._gone.done() or self._holding_replies):
@@ -112,7 +123,7 @@ class Link(asyncio.Protocol):
         if self._backlog and not (self._holding_replies or self._continuing):
             self._continuing = True
             self._loop.call_soon(self._continue)
-        should_read = not (self._backlog or self._holding_replies)
+        should_read = not (self._backlog or self._holding_replies or self._discarded > MAX_DISCARDED)
         if should_read != transport.is_reading():
             (transport.resume_reading if should_read else transport.pause_reading)()
 
@@ -203,6 +214,7 @@ class Link(asyncio.Protocol):
 
         When the library failed the connection, our side is shut down first and what still arrives is
         discarded: closing with unread bytes would reset the connection and could cost the peer our frame.
+        A peer that goes on sending has had the whole second to read it.
         """
         self._stop_stall_timer()
         try:

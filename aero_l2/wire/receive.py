@@ -3,8 +3,8 @@
 Nearly all traffic is complete, final, masked, binary frames; those are taken apart here. Every other frame
 (control, text, fragments, anything illegal) goes to websockets' sans-I/O protocol, byte for byte. The library
 is only ever given whole frames, so between two calls it holds no part of one, and while it has a fragmented
-message open it gets every frame. The exception is a frame it is bound to refuse: from there on it gets the
-rest of the stream, which it discards. tests/unit/test_wire_receive.py compares both ways on random streams.
+message open it gets every frame. The exception is a frame it is bound to refuse: it gets what there is of it
+and fails the connection. tests/unit/test_wire_receive.py compares both ways on random streams.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _FINAL_BINARY: Final = 0x82
 _MASKED: Final = 0x80
 _MASKED_U16: Final = 0x80 | 126
 _MASKED_U64: Final = 0x80 | 127
-_KNOWN_OPCODES: Final = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
+_CLOSE: Final = 0x8
+_KNOWN_OPCODES: Final = frozenset((0x0, 0x1, 0x2, _CLOSE, 0x9, 0xA))
 _LIBRARY_LOGGER: Final = logging.getLogger("aero_l2.wire.websockets")
 _LIBRARY_LOGGER.setLevel(logging.WARNING)  # below that it describes every frame, guests' data included
 
@@ -42,7 +43,8 @@ class Batch(NamedTuple):
     messages: binary messages in order; text messages are dropped.
     outgoing: bytes the protocol wants written after the replies to `messages` (pongs, close frames).
     ended: the protocol has nothing more to say or hear: half-close after `outgoing`.
-    backlog: more is buffered than one turn may take; call `receive(b"")` in the next one.
+    backlog: more is buffered than one turn may take, or a close frame comes behind `messages`, which may end
+        the connection in words of our own first; call `receive(b"")` in the next turn.
     """
 
     messages: list[bytes]
@@ -51,11 +53,15 @@ class Batch(NamedTuple):
     backlog: bool
 
 
+_NOTHING_MORE: Final = Batch([], b"", ended=True, backlog=False)
+
+
 class Receiver:
     """Receiving side of one WebSocket connection, from the first byte after the handshake.
 
     A message over `max_message` bytes fails the connection with 1009 before it is buffered, at most
-    `MAX_FRAMES_PER_BATCH` frames are taken a call, and no more than one frame is held between calls.
+    `MAX_FRAMES_PER_BATCH` frames are taken a call, and no more than one frame is held between calls; once the
+    connection has ended, nothing is.
     permessage-deflate is not there. With `library_only` every byte goes through the library.
     """
 
@@ -81,8 +87,16 @@ class Receiver:
             return None
         return int(sent.code), sent.reason
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for later calls."""
+        return len(self._data) + len(self._fragments)
+
     def receive(self, data: bytes) -> Batch:
         """Take what the socket had; see `Batch`. Never raises on what a peer can send."""
+        protocol = self._protocol
+        if protocol.eof_sent:
+            return _NOTHING_MORE
         if self._position < len(self._data):
             data = self._data[self._position :] + data
         self._data = data
@@ -96,7 +110,9 @@ class Receiver:
             elif not backlog:
                 self._data = self._data[self._position :]
                 self._position = 0
-        protocol = self._protocol
+        if protocol.eof_sent:
+            self._drop_all()
+            backlog = False
         if protocol.writes:
             return Batch(messages, b"".join(protocol.data_to_send()), protocol.eof_sent, backlog)
         return Batch(messages, b"", protocol.eof_sent, backlog)
@@ -116,6 +132,8 @@ class Receiver:
                 room -= self._parse_plain(messages, room)
                 if room <= 0:
                     break
+            if messages and self._is_close_next():
+                break
             if not self._parse_other(messages):
                 return False
             room -= 1
@@ -147,6 +165,10 @@ class Receiver:
             taken += 1
         self._position = position
         return taken
+
+    def _is_close_next(self) -> bool:
+        """Whether the frame at the head of the buffer is a close frame."""
+        return self._position < len(self._data) and self._data[self._position] & 0x0F == _CLOSE
 
     def _parse_other(self, messages: list[bytes]) -> bool:
         """Hand the frame at the head of the buffer to the library; False if it is not complete."""
@@ -192,6 +214,11 @@ class Receiver:
         if stop > self._position:
             self._to_library(stop, messages)
         return self._position < len(self._data)
+
+    def _drop_all(self) -> None:
+        self._data = b""
+        self._position = 0
+        self._fragments.clear()
 
     def _to_library(self, stop: int, messages: list[bytes]) -> None:
         chunk = self._data[self._position : stop]

@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from aero_l2 import tasks
+from aero_l2.session.link import MAX_DISCARDED
 from aero_l2.wire.tunnel import decode_error, encode
 
 FRAME = bytes(range(60))
@@ -147,16 +148,15 @@ async def test_malformed_message_gets_error_and_close(stand: Stand, message: byt
         assert stand.value("l2_frames_rx_total") == 1
 
 
-async def test_malformed_message_and_close_in_one_read_get_error_and_echo(stand: Stand) -> None:
+async def test_malformed_message_and_close_in_one_read_get_error_and_1008(stand: Stand) -> None:
     sock = await raw_tunnel(stand)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, masked(b"\x00\x03\x00\x00") + masked(b"\x03\xe8", opcode=8))
     answer = b""
     while chunk := await asyncio.wait_for(loop.sock_recv(sock, 4096), 5):
         answer += chunk
-    error, echo = answer[:-4], answer[-4:]
-    assert decode_error(error[6:]) == (1, "invalid magic: 0x00")
-    assert echo == b"\x88\x02\x03\xe8"
+    text = b"invalid magic: 0x00"
+    assert answer == b"\x82\x1b\xa2\x03\x7f\0\0\1\0\x13" + text + b"\x88\x15\x03\xf0" + text
     sock.close()
 
 
@@ -172,6 +172,30 @@ async def test_websocket_violation_is_closed_with_1002(stand: Stand) -> None:
     await loop.sock_sendall(sock, b"\x82\x01x")
     assert await loop.sock_recv(sock, 100) == b"\x88\x13\x03\xeaincorrect masking"
     assert await loop.sock_recv(sock, 100) == b""
+    sock.close()
+
+
+async def test_flood_behind_a_violation_is_bounded_and_our_close_frame_arrives(stand: Stand) -> None:
+    sock = await raw_tunnel(stand)
+    loop = asyncio.get_running_loop()
+    link = stand.door.tunnels.live[0].link
+    read = 0
+    received = link.data_received
+
+    def counting(data: bytes) -> None:
+        nonlocal read
+        read += len(data)
+        received(data)
+
+    link.data_received = counting  # type: ignore[method-assign]
+    await loop.sock_sendall(sock, b"\x83\x80\0\0\0\0")
+    flooding = asyncio.create_task(loop.sock_sendall(sock, bytes(64 << 20)))
+    answer = await asyncio.wait_for(loop.sock_recv(sock, 100), 5)
+    assert answer == b"\x88\x10\x03\xeainvalid opcode"
+    await stand.until(lambda: stand.door.active == 0, "tunnel released")
+    assert read <= MAX_DISCARDED + 2 * (1 << 18)  # the read with the violation and the one over the limit
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(flooding, 5)
     sock.close()
 
 

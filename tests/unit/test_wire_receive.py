@@ -209,12 +209,30 @@ def test_text_is_ignored_also_in_fragments() -> None:
 
 def test_nothing_is_heard_behind_a_close_frame() -> None:
     receiver = Receiver(CAP)
-    batch = receiver.receive(frame(b"before") + frame(b"\x03\xe8", 8) + frame(b"behind"))
-    assert batch.messages == [b"before"]
-    assert batch.ended
+    batch = receiver.receive(frame(b"before") + frame(b"", 9) + frame(b"\x03\xe8", 8) + frame(b"behind"))
+    assert batch == Batch([b"before"], b"\x8a\0", False, True)
+    assert receiver.receive(b"") == Batch([], b"\x88\x02\x03\xe8", True, False)
     assert receiver.peer_closed
     assert receiver.failure is None
     assert receiver.receive(frame(b"later")).messages == []
+
+
+def test_messages_before_a_close_frame_may_end_it_with_other_words() -> None:
+    receiver = Receiver(CAP)
+    assert receiver.receive(frame(b"malformed") + frame(b"\x03\xe8", 8)).messages == [b"malformed"]
+    assert receiver.close(1008, "no") == b"\x88\x04\x03\xf0no"
+    assert receiver.receive(b"") == Batch([], b"", True, False)
+    assert receiver.peer_closed
+
+
+@pytest.mark.parametrize("library_only", [False, True])
+@pytest.mark.parametrize("end", [frame(b"", 3), frame(b"\x03\xe8", 8)], ids=["violation", "close"])
+def test_nothing_is_held_behind_the_end(end: bytes, library_only: bool) -> None:
+    receiver = Receiver(CAP, library_only=library_only)
+    assert receiver.receive(end + bytes(1 << 18)).ended
+    for _ in range(10):
+        assert receiver.receive(bytes(1 << 18)) == Batch([], b"", True, False)
+    assert receiver.held == 0
 
 
 def test_close_reason_is_cut_to_what_a_frame_holds() -> None:
