@@ -15,6 +15,7 @@ from websockets.datastructures import Headers
 
 MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_HEADERS: Final = 128
+MAX_EMPTY_LINES: Final = 2
 
 _TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
@@ -97,6 +98,7 @@ class HeadReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._empty_lines = 0
 
     @property
     def is_empty(self) -> bool:
@@ -107,12 +109,12 @@ class HeadReader:
         """The head and what follows it, or None while more is to come.
 
         Raises:
-            BadRequest: malformed, or larger than `MAX_HEAD_BYTES` (431).
+            BadRequest: malformed, behind more than `MAX_EMPTY_LINES`, or larger than `MAX_HEAD_BYTES` (431).
         """
         searched = max(0, len(self._buffer) - 3)
         self._buffer += data
         self._drop_leading_empty_lines()
-        if self._buffer and bytes(self._buffer) != b"\r" and not _TOKEN.fullmatch(self._buffer[:1]):
+        if self._buffer and self._buffer != b"\r" and not _TOKEN.fullmatch(self._buffer[:1]):
             raise BadRequest(400, "malformed request line")  # TLS, most often: do not let it wait
         end = self._buffer.find(b"\r\n\r\n", searched)
         if end < 0 and len(self._buffer) <= MAX_HEAD_BYTES:
@@ -124,8 +126,11 @@ class HeadReader:
         return parse_head(head), rest
 
     def _drop_leading_empty_lines(self) -> None:
-        """RFC 9112 §2.2 asks for it; they do not count against the head's size."""
+        """RFC 9112 §2.2 asks for it, of at least one; they do not count against the head's size."""
         while self._buffer.startswith(b"\r\n"):
+            if self._empty_lines == MAX_EMPTY_LINES:
+                raise BadRequest(400, f"more than {MAX_EMPTY_LINES} empty lines before the request")
+            self._empty_lines += 1
             del self._buffer[:2]
 
 

@@ -31,6 +31,19 @@ def test_head_is_found_in_any_chunks(cuts: list[int]) -> None:
     assert rest == b"rest"
 
 
+@pytest.mark.parametrize("size", [1, 2, 1 << 18])
+def test_third_empty_line_before_a_request_is_refused(size: int) -> None:
+    """RFC 9112 §2.2 asks to ignore at least one; a stream of them is nobody's request."""
+    assert HeadReader().feed(b"\r\n\r\n" + REQUEST) is not None
+    reader, stream, taken = HeadReader(), b"\r\n" * (1 << 17), 0
+    with pytest.raises(BadRequest) as caught:
+        while taken < len(stream):
+            reader.feed(stream[taken : taken + size])
+            taken += size
+    assert caught.value.response.status == 400
+    assert taken <= 6
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_head_or_a_bad_request(data: bytes) -> None:
     try:
