@@ -115,6 +115,11 @@ class Connection(asyncio.Protocol):
             self._answer(text_response(503, SHUTTING_DOWN))
             self._upgrade.cancel()
 
+    @property
+    def address(self) -> str:
+        """The peer's address; empty where it has none."""
+        return self._peername[0]
+
     # -- request
 
     def _read_head(self, data: bytes) -> None:
@@ -187,8 +192,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def _peer(self) -> str:
-        address = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unknown"
+        address, port = self._peername
+        return f"{address}:{port}" if address else "unknown"
+
+    @property
+    def _peername(self) -> tuple[str, int]:
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
 
     # -- answer
 

@@ -8,6 +8,7 @@ from typing import Final
 from aero_l2.config import Settings
 from aero_l2.door.connection import HEAD_TIMEOUT_S, Connection
 from aero_l2.door.endpoints import BuildInfo, Endpoints, Readiness
+from aero_l2.door.waiting import Waiting, client_of
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import Reason
 from aero_l2.session.ports import SegmentOpener
@@ -23,7 +24,8 @@ class DoorServer:
     """A listening door; made by `serve`.
 
     Connections that are not tunnels (yet) are bounded by `max_waiting`: one more drops the one that has
-    waited longest, so that clients which never finish their request cannot keep others out.
+    waited longest of the client with the most, so that clients which never finish their request, or open
+    connections as fast as they can, do not keep others out.
     """
 
     def __init__(
@@ -40,8 +42,7 @@ class DoorServer:
         self.metrics: Metrics = endpoints.metrics
         self.head_timeout_s = head_timeout_s
         self.grace_s = grace_s
-        self._max_waiting = max_waiting
-        self._waiting: dict[Connection, None] = {}
+        self._waiting: Waiting[Connection] = Waiting(max_waiting)
         self._upgrading: set[Connection] = set()
         self._server: asyncio.Server | None = None
 
@@ -97,22 +98,20 @@ class DoorServer:
     # -- Door, for connections
 
     def waits(self, connection: Connection) -> None:
-        """Count a connection as waiting; the one that has waited longest goes if that is one too many."""
+        """Count a connection as waiting; `Waiting` says which one goes if that is one too many."""
         self._upgrading.discard(connection)
-        self._waiting[connection] = None
-        if len(self._waiting) > self._max_waiting:
-            longest = next(iter(self._waiting))
-            del self._waiting[longest]
-            longest.drop()
+        evicted = self._waiting.add(connection, client_of(connection.address))
+        if evicted is not None:
+            evicted.drop()
 
     def entered(self, connection: Connection) -> None:
         """A connection is becoming a tunnel; the permits bound those."""
-        self._waiting.pop(connection, None)
+        self._waiting.discard(connection)
         self._upgrading.add(connection)
 
     def left(self, connection: Connection) -> None:
         """A connection is gone or a tunnel."""
-        self._waiting.pop(connection, None)
+        self._waiting.discard(connection)
         self._upgrading.discard(connection)
 
 

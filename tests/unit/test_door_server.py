@@ -204,6 +204,21 @@ async def test_waiting_clients_do_not_keep_others_out() -> None:
             writer.close()
 
 
+async def test_client_that_opens_many_connections_evicts_its_own() -> None:
+    async with standing() as stand:
+        loop = asyncio.get_running_loop()
+        quiet = socket.socket()
+        quiet.bind(("127.0.0.2", 0))
+        quiet.setblocking(False)
+        await loop.sock_connect(quiet, ("127.0.0.1", stand.door.port))
+        loud = [await stand.raw() for _ in range(300)]
+        await loop.sock_sendall(quiet, b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert (await asyncio.wait_for(loop.sock_recv(quiet, 100), 5)).startswith(b"HTTP/1.1 200 ")
+        quiet.close()
+        for _, writer in loud:
+            writer.close()
+
+
 async def test_tls_hello_is_refused_at_once(stand: Stand) -> None:
     assert (await stand.ask(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))[0] == 400
 
