@@ -12,12 +12,11 @@ import socket
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-import structlog
-
 from aero_l2.door.endpoints import SHUTTING_DOWN, Endpoints
 from aero_l2.door.handshake import Refusal, Upgrade, accept, first_refusal, refusal_of
 from aero_l2.door.http import BadRequest, HeadReader, RequestHead, Response, text_response
 from aero_l2.errors import AtCapacity, SegmentUnavailable
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.tunnels import Tunnels
 from aero_l2.tasks import spawn
@@ -34,8 +33,6 @@ _KEEPALIVE: Final = (
     ((socket.IPPROTO_TCP, socket.TCP_KEEPCNT), 4),
 )
 
-_log = structlog.get_logger("aero_l2.door")
-
 
 class Door(Protocol):
     """What a connection needs of the server."""
@@ -43,6 +40,7 @@ class Door(Protocol):
     endpoints: Endpoints
     tunnels: Tunnels
     metrics: Metrics
+    log: LimitedLog
     head_timeout_s: float
 
     def waits(self, connection: Connection) -> None:
@@ -129,7 +127,7 @@ class Connection(asyncio.Protocol):
                 self._stop_timer()
                 self._serve(*found)
         except BadRequest as bad:
-            self._answer(bad.response)
+            self._reject(bad.response)
 
     def _serve(self, head: RequestHead, rest: bytes) -> None:
         response = self._door.endpoints.route(head)
@@ -138,7 +136,7 @@ class Connection(asyncio.Protocol):
             return
         switching = accept(head)
         if isinstance(switching, Response):
-            self._answer(switching)
+            self._reject(switching)
             return
         refusal = first_refusal(Upgrade(head, self._door.endpoints.draining))
         if refusal is not None:
@@ -158,7 +156,7 @@ class Connection(asyncio.Protocol):
         self._early += data
         if len(self._early) <= MAX_EARLY_BYTES:
             return True
-        self._answer(text_response(400, "data before the handshake was answered"))
+        self._reject(text_response(400, "data before the handshake was answered"))
         if self._upgrade is not None:
             self._upgrade.cancel()
         return False
@@ -167,7 +165,7 @@ class Connection(asyncio.Protocol):
         if self._reader.is_empty and self._transport is not None:
             self._transport.close()
         else:
-            self._answer(text_response(408, "request took too long"))
+            self._reject(text_response(408, "request took too long"))
 
     # -- upgrade
 
@@ -184,7 +182,7 @@ class Connection(asyncio.Protocol):
                 await tunnel.run(transport, self._early)
         except (AtCapacity, SegmentUnavailable) as failure:
             if isinstance(failure, SegmentUnavailable):
-                _log.error("tunnel cannot be made", peer=self._peer, why=failure.reason)
+                self._door.log.write("error", "tunnel cannot be made", failure.reason, peer=self._peer)
             self._refuse(refusal_of(failure))
         except Exception:
             self._refuse(Refusal(503, "the tunnel could not be made: internal error"))
@@ -206,8 +204,14 @@ class Connection(asyncio.Protocol):
         if self._step is _Step.DONE:
             return
         refusal.count(self._door.metrics)
-        _log.info("upgrade refused", peer=self._peer, status=refusal.status, text=refusal.text)
+        self._door.log.write("info", "upgrade refused", refusal.text, peer=self._peer, status=refusal.status)
         self._answer(refusal.response())
+
+    def _reject(self, response: Response) -> None:
+        """Answer what is no request, or no handshake; `response` says in our own words why."""
+        text = response.body.decode()
+        self._door.log.write("info", "request refused", text, peer=self._peer, status=response.status)
+        self._answer(response)
 
     def _answer(self, response: Response, *, head_only: bool = False) -> None:
         """Write the answer, half-close, and discard what still comes for a while.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import structlog
+
 from aero_l2.config import Settings
 from aero_l2.door.connection import HEAD_TIMEOUT_S, Connection
 from aero_l2.door.endpoints import BuildInfo, Endpoints, Readiness
 from aero_l2.door.waiting import Waiting, client_of
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import Reason
 from aero_l2.session.ports import SegmentOpener
@@ -40,6 +43,7 @@ class DoorServer:
         self.tunnels = tunnels
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
+        self.log = LimitedLog(structlog.get_logger("aero_l2.door"))
         self.head_timeout_s = head_timeout_s
         self.grace_s = grace_s
         self._waiting: Waiting[Connection] = Waiting(max_waiting)
@@ -94,6 +98,7 @@ class DoorServer:
         for connection in (*self._waiting, *self._upgrading):
             connection.drop()
         await self.tunnels.cancel_all()
+        self.log.close()
 
     # -- Door, for connections
 

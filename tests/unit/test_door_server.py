@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from support.door import OFFER, UPGRADE, Stand, standing
 from websockets.exceptions import ConnectionClosed
 
 from aero_l2.door.connection import Connection
+from aero_l2.observe.limit import BURST
 
 
 @pytest.fixture
@@ -80,6 +82,31 @@ async def test_allowed_methods_are_named(stand: Stand) -> None:
 async def test_answer_survives_a_large_body_nobody_reads(stand: Stand) -> None:
     request = b"POST /l2 HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000)
     assert (await stand.ask(request))[0] == 405
+
+
+_MALFORMED_HANDSHAKE = UPGRADE.format(path="/l2", more=OFFER).replace("dGhlIHNhbXBsZSBub25jZQ==", "short")
+
+
+@pytest.mark.parametrize(
+    ("request_head", "refuse", "event"),
+    [
+        (UPGRADE.format(path="/l2", more=""), "", "upgrade refused"),
+        (UPGRADE.format(path="/l2", more=OFFER), "netd is gone", "tunnel cannot be made"),
+        (_MALFORMED_HANDSHAKE, "", "request refused"),
+        ("nonsense\r\n\r\n", "", "request refused"),
+    ],
+    ids=["refusal", "set-up", "handshake", "request"],
+)
+async def test_lines_that_clients_provoke_are_limited(
+    stand: Stand, capsys: pytest.CaptureFixture[str], request_head: str, refuse: str, event: str
+) -> None:
+    stand.opener.refuse = refuse
+    for _ in range(BURST + 20):
+        await stand.ask(request_head)
+    await stand.door.close()
+    lines = [line for line in capsys.readouterr().out.splitlines() if event in line]
+    assert len(lines) == BURST + 1
+    assert re.search(r"lines left out .*\blines=20\b", lines[-1])
 
 
 async def test_missing_subprotocol_is_named(stand: Stand) -> None:
