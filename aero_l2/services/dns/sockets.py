@@ -7,31 +7,28 @@ buffer, and turns "port unreachable" into ConnectionRefusedError at once.
 
 import asyncio
 import socket
-import struct
 from typing import Any, Final
 
 import dns.asyncbackend
 import dns.exception
 import dns.inet
 
+from aero_l2.services.dns.cost import MAX_ANSWER_BYTES, MAX_COST, of_answer
+
 # Wrong answers to one question (RFC 5452): this many, and the question is asked over TCP instead.
 MAX_ANSWERS: Final = 32
 # Over what we ask for (1232), for servers that know no bounds.
 MAX_DATAGRAM_BYTES: Final = 4096
-# Reading a record takes tens of microseconds on the loop that all tunnels share, and a guest with a zone of
-# its own chooses how many there are: 64 KiB of addresses would hold everyone up for a quarter of a second.
-MAX_RECORDS: Final = 512
 
-_COUNTS: Final = struct.Struct("!HHH")
-_COUNTS_OFFSET: Final = 2 + 6
+_PREFIX_BYTES: Final = 2
 
 
 class AnswerFlood(dns.exception.DNSException):
     """More wrong answers to one question than an honest path produces."""
 
 
-class TooManyRecords(dns.exception.DNSException):
-    """An answer over TCP announces more records than are read."""
+class TooCostly(dns.exception.DNSException):
+    """An answer that would hold up every tunnel while it is read."""
 
 
 class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-defined,misc]
@@ -49,7 +46,10 @@ class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-d
         return self._sock.send(what)
 
     async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:
-        """Receive one datagram. dns.exception.Timeout, AnswerFlood, or OSError (server not reachable)."""
+        """Receive one datagram.
+
+        Raises dns.exception.Timeout, AnswerFlood, TooCostly, or OSError (server not reachable).
+        """
         self._received += 1
         if self._received > MAX_ANSWERS:
             raise AnswerFlood
@@ -58,6 +58,8 @@ class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-d
                 data = await asyncio.get_running_loop().sock_recv(self._sock, min(size, MAX_DATAGRAM_BYTES))
         except TimeoutError:
             raise dns.exception.Timeout from None
+        if of_answer(data) > MAX_COST:
+            raise TooCostly
         return data, self._destination
 
     async def close(self) -> None:
@@ -66,26 +68,27 @@ class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-d
 
 
 class BoundedStream(dns.asyncbackend.StreamSocket):  # type: ignore[name-defined,misc]
-    """dnspython's own stream, given up as soon as the header of the answer announces too many records."""
+    """dnspython's own stream, given up when the answer turns out too long or too costly to read."""
 
     def __init__(self, family: int, stream: Any) -> None:
         """Own `stream`, a StreamSocket of dnspython."""
         super().__init__(family, socket.SOCK_STREAM)
         self._stream = stream
-        self._head = b""
+        self._answer = bytearray()
 
     async def sendall(self, what: bytes, timeout: float | None) -> None:
         """Send all. dns.exception.Timeout or OSError."""
         await self._stream.sendall(what, timeout)
 
     async def recv(self, size: int, timeout: float | None) -> bytes:
-        """Receive up to `size` bytes, b"" at the end. dns.exception.Timeout, TooManyRecords, or OSError."""
+        """Receive up to `size` bytes, b"" at the end. dns.exception.Timeout, TooCostly, or OSError."""
         data: bytes = await self._stream.recv(size, timeout)
-        missing = _COUNTS_OFFSET + _COUNTS.size - len(self._head)
-        if missing > 0:
-            self._head += data[:missing]
-            if len(data) >= missing and sum(_COUNTS.unpack_from(self._head, _COUNTS_OFFSET)) > MAX_RECORDS:
-                raise TooManyRecords
+        self._answer += data
+        if len(self._answer) >= _PREFIX_BYTES:
+            length = int.from_bytes(self._answer[:_PREFIX_BYTES], "big")
+            whole = len(self._answer) >= _PREFIX_BYTES + length
+            if length > MAX_ANSWER_BYTES or (whole and of_answer(self._answer[_PREFIX_BYTES:]) > MAX_COST):
+                raise TooCostly
         return data
 
     async def close(self) -> None:

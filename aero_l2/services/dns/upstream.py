@@ -20,7 +20,7 @@ from dns.message import Message
 from dns.nameserver import Do53Nameserver, Nameserver
 
 from aero_l2.services.dns.message import MAX_UDP_BYTES, Query
-from aero_l2.services.dns.sockets import AnswerFlood, UpstreamBackend
+from aero_l2.services.dns.sockets import AnswerFlood, TooCostly, UpstreamBackend
 from aero_l2.tasks import spawn
 
 # Answers that speak of the server, not of the name: another server may know better.
@@ -112,7 +112,7 @@ class Upstreams:
         try:
             try:
                 return await self._query(server, request, tcp=False)
-            except (dns.message.Truncated, AnswerFlood):
+            except (dns.message.Truncated, AnswerFlood, TooCostly):  # over UDP it may be anybody's
                 return await self._query(server, request, tcp=True)
         except (dns.exception.DNSException, OSError, EOFError):
             return None
