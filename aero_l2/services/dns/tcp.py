@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, cast
 
 from aero_l2.services.dns.message import MAX_QUERY_BYTES
@@ -20,6 +22,9 @@ _READ_BUFFER_BYTES: Final = 4096
 _MAX_UNSENT_BYTES: Final = 128 * 1024
 _KERNEL_SEND_BUFFER_BYTES: Final = 64 * 1024
 _PREFIX_BYTES: Final = 2
+# How long the kernel keeps at it when a guest acknowledges nothing, in ms: also after we have closed.
+_UNACKNOWLEDGED_MS: Final = 5000
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _ACCEPTS_PER_WAKEUP: Final = 4
 _RETRY_ACCEPT_SECONDS: Final = 0.5
 
@@ -28,9 +33,14 @@ class Connection(asyncio.BufferedProtocol):
     """One connection. Reads into a fixed buffer; ends when idle, broken, or too slow to take answers."""
 
     def __init__(
-        self, responder: Responder, idle_s: float, on_closed: Callable[["Connection"], None]
+        self,
+        accepted: socket.socket,
+        responder: Responder,
+        idle_s: float,
+        on_closed: Callable[["Connection"], None],
     ) -> None:
-        """`on_closed` is called once, when the transport is gone."""
+        """`accepted` is the transport's socket; `on_closed` is called once, when the transport is gone."""
+        self._socket = accepted
         self._responder = responder
         self._idle = idle_s
         self._on_closed = on_closed
@@ -40,6 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         self._filled = 0
         self._waiting = 0
         self._at_end = False
+        self._answered = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._turn: asyncio.Handle | None = None
@@ -70,12 +81,21 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Keep our direction open until everything asked is answered (half-close)."""
         self._at_end = True
-        return self._waiting > 0 or self._turn is not None
+        if self._waiting > 0 or self._turn is not None:
+            return True
+        self._leave_nothing_behind()
+        return False
 
     def abort(self) -> None:
-        """End now, unsent answers are lost."""
+        """End now with a reset, unsent answers are lost."""
         if self._transport is not None:
+            _reset_on_close(self._socket)
             self._transport.abort()
+
+    def _leave_nothing_behind(self) -> None:
+        """Before a close: where no answer can be lost, no socket need wait for the guest to agree."""
+        if not self._answered:
+            _reset_on_close(self._socket)
 
     def _read_on(self) -> None:
         """Handle as many queries as a turn holds, then let the loop's other work have its own."""
@@ -96,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
             return None
         length = int.from_bytes(self._buffer[:_PREFIX_BYTES], "big")
         if length > MAX_QUERY_BYTES:
-            self._transport.abort()
+            self.abort()
             return None
         end = _PREFIX_BYTES + length
         if self._filled < end:
@@ -116,6 +136,7 @@ class Connection(asyncio.BufferedProtocol):
             self._turn = self._loop.call_soon(self._read_on)
         if self._at_end:
             if self._waiting == 0 and self._turn is None:
+                self._leave_nothing_behind()
                 transport.close()
         elif full or self._turn is not None:
             transport.pause_reading()
@@ -133,10 +154,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             return
         if wire is not None:
+            self._answered = True
             self._transport.write(len(wire).to_bytes(_PREFIX_BYTES, "big") + wire)
             self._touch()
         if self._transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
-            self._transport.abort()
+            self.abort()
         else:
             self._flow()
 
@@ -152,10 +174,19 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
 
+def _reset_on_close(sock: socket.socket) -> None:
+    """Have the kernel forget the connection when it is closed (socket(7), SO_LINGER).
+
+    After an orderly close it is kept for minutes if the guest never acknowledges, and nobody counts it.
+    """
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
 class TcpListener:
     """Accepts a tunnel's DNS connections on a listening socket that somebody else owns.
 
-    Beyond `MAX_CONNECTIONS` a connection is closed at once. `errors` counts failed accepts.
+    Beyond `MAX_CONNECTIONS` a connection is reset at once. `errors` counts failed accepts.
     """
 
     def __init__(self, fd: int, responder: Responder, idle_s: float = IDLE_SECONDS) -> None:
@@ -215,11 +246,13 @@ class TcpListener:
 
     def _admit(self, accepted: socket.socket) -> None:
         if self.connections >= MAX_CONNECTIONS:
+            _reset_on_close(accepted)
             accepted.close()
             return
         accepted.setblocking(False)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_SEND_BUFFER_BYTES)
-        connection = Connection(self._responder, self._idle, self._forget)
+        connection = Connection(accepted, self._responder, self._idle, self._forget)
         self._connections.add(connection)
         self._empty.clear()
         spawn(self._open(connection, accepted), name="dns connection")
@@ -228,13 +261,13 @@ class TcpListener:
         """Hand the socket to a transport, which owns it from then on; over within one turn of the loop."""
         loop = asyncio.get_running_loop()
         try:
-            transport, _ = await loop.connect_accepted_socket(lambda: connection, accepted)
+            await loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:
             accepted.close()
             self._forget(connection)
             return
         if self._socket is None:
-            transport.abort()
+            connection.abort()
 
     def _forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
