@@ -179,3 +179,48 @@ def test_upstream_is_asked_without_edns_for_a_guest_without() -> None:
 
 def test_reply_skeletons_are_independent() -> None:
     assert reply_to(query()) is not reply_to(query())
+
+
+def crowd(tmp_path: Path, limit: int, tunnels: int) -> tuple[Resolver, list[int]]:
+    """Tunnels that each ask whenever they are admitted, and lose their oldest question now and then."""
+    resolver = Resolver(ResolverSettings(max_pending=limit), tmp_path / "none")
+    waiting = [0] * tunnels
+    for turn in range(400 * tunnels):
+        index = turn % tunnels
+        if turn % 7 == 0 and waiting[index]:
+            waiting[index] -= 1
+            resolver.pending -= 1
+        for _ in range(8):
+            if waiting[index] < 128 and resolver.admits(waiting[index]):
+                waiting[index] += 1
+                resolver.pending += 1
+    return resolver, waiting
+
+
+@pytest.mark.parametrize(("limit", "tunnels"), [(1024, 1), (1024, 8), (1024, 100), (256, 20)])
+def test_tunnels_that_ask_too_much_leave_room_for_one_that_does_not(
+    tmp_path: Path, limit: int, tunnels: int
+) -> None:
+    resolver, waiting = crowd(tmp_path, limit, tunnels)
+    assert min(waiting) >= 4
+    assert resolver.pending <= limit - 4
+    for already in range(4):
+        assert resolver.admits(already)
+        resolver.pending += 1
+
+
+def test_one_tunnel_alone_gets_its_whole_share(tmp_path: Path) -> None:
+    assert crowd(tmp_path, 1024, 1)[1] == [128]
+
+
+def test_nobody_is_admitted_beyond_the_process_limit(tmp_path: Path) -> None:
+    resolver = Resolver(ResolverSettings(max_pending=2), tmp_path / "none")
+    assert resolver.admits(0)
+    resolver.pending = 2
+    assert not resolver.admits(0)
+
+
+def test_without_a_process_limit_everybody_is_admitted(tmp_path: Path) -> None:
+    resolver = Resolver(ResolverSettings(max_pending=0), tmp_path / "none")
+    resolver.pending = 1_000_000
+    assert resolver.admits(127)

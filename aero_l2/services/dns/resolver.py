@@ -21,6 +21,8 @@ from aero_l2.services.dns.upstream import NoUpstream, Upstreams, read_nameserver
 _log = structlog.stdlib.get_logger(__name__)
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
+# Questions that a stub resolver has open at a time: a name or two, of two types each.
+_FEW: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,16 @@ class Resolver:
         self._upstreams = self._configure(resolv_conf)
         self.pending = 0
 
-    @property
-    def busy(self) -> bool:
-        """Whether as many questions wait as may."""
-        return 0 < self._settings.max_pending <= self.pending
+    def admits(self, waiting: int) -> bool:
+        """Whether a tunnel with `waiting` open questions may have one more.
+
+        It may have half of what is free, so that many tunnels that ask too much together still leave room for
+        one that does not; a few it may have as long as anything is free.
+        """
+        if not self._settings.max_pending:
+            return True
+        free = self._settings.max_pending - self.pending
+        return free > 0 and waiting < max(_FEW, free // 2)
 
     def at_once(self, query: Query) -> QueryMessage | None:
         """Answer what needs no upstream: static names, AAAA while guests have no IPv6; else None."""
@@ -74,7 +82,7 @@ class Resolver:
 
     async def resolve(self, query: Query, denies: Callable[[IPv4Address], bool]) -> QueryMessage:
         """Ask the upstreams; SERVFAIL if none answers in time, if there are none, or if too many wait."""
-        if self._upstreams is None or self.busy:
+        if self._upstreams is None or not self.admits(0):
             return reply_to(query, dns.rcode.SERVFAIL)
         with self._counted():
             found = await self._upstreams.ask(query)

@@ -17,7 +17,7 @@ from aero_l2.services.dns.message import Query, Refusal, encode, read, reply_to
 from aero_l2.services.dns.resolver import Resolver
 from aero_l2.tasks import spawn
 
-# A tunnel's share of the process's open questions.
+# Questions of one tunnel, however many are free in the process.
 MAX_PENDING_PER_TUNNEL: Final = 128
 
 # Gets the answer, or None where the server stays silent.
@@ -76,7 +76,7 @@ class Responder:
             deliver(query.wire)
             return
         reply = self._resolver.at_once(query)
-        if reply is None and (self.pending >= self._max_pending or self._resolver.busy):
+        if reply is None and not self._may_wait():
             reply = reply_to(query, dns.rcode.SERVFAIL)
         if reply is None:
             task = spawn(self._resolve(query, deliver, tcp=tcp), name="dns query")
@@ -94,6 +94,9 @@ class Responder:
     async def wait_stopped(self) -> None:
         """Wait until no task is left."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _may_wait(self) -> bool:
+        return self.pending < self._max_pending and self._resolver.admits(self.pending)
 
     async def _resolve(self, query: Query, deliver: Deliver, *, tcp: bool) -> None:
         hosts = self._host_addresses
