@@ -177,7 +177,8 @@ VARIABLES: Final[tuple[Variable, ...]] = (
     ),
     Variable(
         "max_pending_dns", "AERO_L2_STACK_MAX_PENDING_DNS", "1024", _limit,
-        "DNS queries of all tunnels under way at once; 128 of one tunnel.",
+        "DNS queries of the whole process under way at once. One tunnel has at most 128 of them, and half of "
+        "what is free; four it may have while any is free.",
     ),
     Variable(
         "max_tcp_connections", "AERO_L2_STACK_MAX_TCP_CONNECTIONS", "1024", _limit,
