@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import socket
 import sys
 
@@ -49,6 +50,8 @@ def nonsense(source: random.Random) -> bytes:
 
 async def main() -> None:
     source = random.Random(int(sys.argv[1]))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # also bounds what is in flight, unix(7)
     control = socket.socket(fileno=int(os.environ["AERO_L2_CONTROL_FD"]))
     _, received, _, _ = socket.recv_fds(control, 64, 1)
     netd = socket.socket(fileno=received[0])
