@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Network
 
 from scapy.layers.inet import ICMP, IP
@@ -77,13 +78,18 @@ class Segment:
         with socket.socket(fileno=os.dup(self.interior.netlink)) as netlink:
             return nftables.read_counters(netlink)
 
-    @property
+    @cached_property
     def nat_mac(self) -> str:
-        """MAC of the namespace's side of the NAT link, learnt by ARP."""
-        request = ARP(op=1, psrc=str(NAT_HOST), pdst="10.0.3.100", hwsrc="52:55:0a:00:03:02")
-        os.write(self.nat, bytes(Ether(src="52:55:0a:00:03:02", dst="ff:ff:ff:ff:ff:ff") / request))
-        while frames := self._read(self.nat, 5.0):
-            for frame in frames:
+        """MAC of the namespace's side of the NAT link, learnt by ARP.
+
+        Asked until it is answered: for a moment after its TAP was opened, what the link sends is dropped.
+        """
+        ours = "52:55:0a:00:03:02"
+        request = ARP(op=1, psrc=str(NAT_HOST), pdst="10.0.3.100", hwsrc=ours)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            os.write(self.nat, bytes(Ether(src=ours, dst="ff:ff:ff:ff:ff:ff") / request))
+            for frame in self._read(self.nat, 0.1):
                 if ARP in frame and frame[ARP].op == 2:
                     return str(frame[ARP].hwsrc)
         raise AssertionError("no ARP answer on the NAT's side")
@@ -117,6 +123,8 @@ def segment(
 
     made = workshop.submit(build).result(timeout=30)
     try:
+        if keep_nat:
+            assert made.nat_mac
         if known_guest:
             hello = ARP(op=1, hwsrc=GUEST_MAC, psrc=str(GUEST), pdst=str(GATEWAY))
             made.send(hello, target="ff:ff:ff:ff:ff:ff")
