@@ -131,6 +131,7 @@ async def test_upgrades_that_are_dropped_do_not_keep_others_out(own_proxy: Proxy
     assert own_proxy.get("/readyz")[0] == 200
 
 
+@pytest.mark.slow
 async def test_open_and_close_use_nothing_up(own_proxy: Proxy) -> None:
     async def cycle() -> None:
         async with own_proxy.tunnel() as tunnel:

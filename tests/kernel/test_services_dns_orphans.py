@@ -117,6 +117,7 @@ def test_connection_without_a_query_leaves_no_orphan(ground: Lab) -> None:
     play(ground, scenario)
 
 
+@pytest.mark.slow
 def test_answer_that_is_never_acknowledged_is_given_up_soon(ground: Lab) -> None:
     async def scenario(client: RawClient, server: DnsServer) -> None:
         ack = await client.connect(3000)
