@@ -1,5 +1,6 @@
 """Starting and stopping the program as a person does: what it says and how it ends."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -99,6 +100,16 @@ def test_stop_signal_during_start_up_is_not_lost_and_no_failure(number: int, aft
     assert "every tunnel is gone" not in errors
 
 
+def _held(pid: int) -> list[str]:
+    """What the descriptors of a process lead to; nothing for one that has ended."""
+    files = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                files.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return files
+
+
 def test_inherited_descriptors_reach_no_process(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of the caller's")
@@ -115,11 +126,9 @@ def test_inherited_descriptors_reach_no_process(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("AERO_L2_PROXY_READY")
         ours = [process.pid, *procfs.descendants(process.pid)]
-        assert len(ours) == 3
-        held = [
-            os.readlink(fd) for pid in ours for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()
-        ]
-        assert str(secret) not in held
+        held = {pid: _held(pid) for pid in ours}
+        assert len([pid for pid, files in held.items() if files]) >= 3  # and perhaps the first trial's NAT
+        assert str(secret) not in {file for files in held.values() for file in files}
     finally:
         process.terminate()
         process.communicate(timeout=20)
@@ -136,8 +145,11 @@ def test_starters_secrets_do_not_reach_the_processes_that_face_strangers() -> No
     try:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("AERO_L2_PROXY_READY")
-        for pid in procfs.descendants(process.pid):
-            assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
+        ours = procfs.descendants(process.pid)
+        assert len(ours) >= 2
+        for pid in ours:
+            with contextlib.suppress(OSError):  # the first trial's NAT process may just have ended
+                assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
     finally:
         process.terminate()
         process.communicate(timeout=20)
