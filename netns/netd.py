@@ -59,18 +59,23 @@ class Netd:
         for fd, handler in (
             (self._server.fileno(), self._serve),
             (self._wake, self._run_finished),
-            (self._hosts.fileno(), self._hosts_changed),
+            (self._hosts.fileno(), lambda: self._hosts.listen(time.monotonic())),
         ):
             self._selector.register(fd, selectors.EVENT_READ, handler)
         self._tell(messages.HostAddresses(self._hosts.addresses))
         while self._running:
-            self._turn(self._children.next_timeout(time.monotonic()))
+            self._turn()
         self._end()
 
-    def _turn(self, timeout: float | None) -> None:
-        for key, _ in self._selector.select(timeout):
+    def _turn(self, at_most_s: float | None = None) -> None:
+        now = time.monotonic()
+        waits = (at_most_s, self._children.next_timeout(now), self._hosts.next_timeout(now))
+        for key, _ in self._selector.select(min((wait for wait in waits if wait is not None), default=None)):
             key.data()
-        self._children.kill_overdue(time.monotonic())
+        now = time.monotonic()
+        self._children.kill_overdue(now)
+        if self._hosts.look(now):
+            self._sync_all()
 
     def _tell(self, answer: messages.Answer, descriptors: Sequence[int] = ()) -> None:
         try:
@@ -241,9 +246,8 @@ class Netd:
             log(f"cannot read the counters of tunnel {identifier}: {error}")
             return None
 
-    def _hosts_changed(self) -> None:
-        if not self._hosts.changed():
-            return
+    def _sync_all(self) -> None:
+        """Bring every tunnel up to date with what is the host; nothing happens where that is so."""
         self._tell(messages.HostAddresses(self._hosts.addresses))
         for identifier, segment in self._segments.items():
             if not segment.adopting:
@@ -261,7 +265,7 @@ class Netd:
             self._release(identifier)
         until = time.monotonic() + EXIT_TIMEOUT_S
         while self._children and time.monotonic() < until:
-            self._turn(0.1)
+            self._turn(at_most_s=0.1)
         self._children.kill_all()
 
 
