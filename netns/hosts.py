@@ -15,8 +15,8 @@ _RTMSG_TYPE = 7  # offset of rtm_type in struct rtmsg, rtnetlink(7)
 class HostMonitor:
     """The prefixes local to the namespace it is made in; a selector says when something may have changed.
 
-    The kernel announces a route's end just before it takes the route out of the table, so one look at the news
-    can still find it. Hence more looks when the news has settled; they are also what repeats an update of a
+    The kernel announces a route's end just before it takes the route out of the table, so a look at once can
+    still find it. Hence more looks when the news has settled; they are also what repeats an update of a
     tunnel that failed.
     """
 
