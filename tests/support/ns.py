@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,8 +110,21 @@ def namespace(name: str) -> Iterator[Namespace]:
 
 
 def link(a: Namespace, a_name: str, a_address: str, b: Namespace, b_name: str, b_address: str) -> None:
-    """Join two namespaces by a veth pair and give each end its address (with prefix length)."""
+    """Join two namespaces by a veth pair and give each end its address (with prefix length).
+
+    Returns when both carry frames: opening their queues can take the kernel a second, and it loses what comes
+    before.
+    """
     a.run("ip", "link", "add", "dev", a_name, "type", "veth", "peer", "name", b_name, "netns", str(b.pid))
     for end, name, address in ((a, a_name, a_address), (b, b_name, b_address)):
         end.run("ip", "address", "add", address, "dev", name)
         end.run("ip", "link", "set", name, "up")
+    for end, name in ((a, a_name), (b, b_name)):
+        _await_up(end, name)
+
+
+def _await_up(end: Namespace, name: str) -> None:
+    until = time.monotonic() + 10
+    while "state UP" not in end.run("ip", "-oneline", "link", "show", "dev", name):
+        assert time.monotonic() < until, f"{end.name}: {name} does not come up"
+        time.sleep(0.02)
