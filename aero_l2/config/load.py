@@ -1,87 +1,142 @@
-"""Environment → `Settings`, or every fault at once."""
+"""Sources → `Settings`, or every fault at once. Pure, but for a mapping, whose files are read."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aero_l2.config import unsupported
-from aero_l2.config.forwards import MAX_FORWARDS
-from aero_l2.config.settings import VARIABLES, Settings, Variable
+from aero_l2.config import rules, unsupported
+from aero_l2.config.given import Given, Place
+from aero_l2.config.names import KNOWN, hint
+from aero_l2.config.secrets import SecretFault, read_secret
+from aero_l2.config.settings import Settings
+from aero_l2.config.sources import Sources, gather
 from aero_l2.config.values import BadValue
+from aero_l2.config.variable import Variable
+from aero_l2.config.variables import VARIABLES
 from aero_l2.errors import ConfigError
-
-_PREFIX = "AERO_L2_"
-_KNOWN = frozenset(name for variable in VARIABLES for name in variable.names) | unsupported.NAMES
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and lines for the log about variables nobody reads."""
+    """Settings, lines for the log, and who gave each setting.
+
+    Attributes:
+        settings: what the program acts on.
+        warnings: what is accepted and yet worth a line, without secrets.
+        given: by field, the value somebody gave; a field that has its default is missing.
+    """
 
     settings: Settings
     warnings: tuple[str, ...]
+    given: Mapping[str, Given]
 
 
-def load(environment: Mapping[str, str]) -> Loaded:
-    """Read the settings out of `environment` (usually os.environ).
+class _Reading:
+    """One pass over the sources, collecting what is wrong with them."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
+        self.fields: dict[str, Any] = {}
+        self.given: dict[str, Given] = {}
+        self.faults: list[str] = []
+        self.warnings: list[str] = []
+
+    def read(self, variable: Variable) -> None:
+        if variable.secret:
+            self._read_secret(variable)
+        else:
+            self._read_value(variable)
+
+    def _read_value(self, variable: Variable) -> None:
+        given = self._effective(variable)
+        if given is not None:
+            self.given[variable.field] = given
+        try:
+            self.fields[variable.field] = _parsed(
+                variable, variable.default if given is None else given.value
+            )
+        except BadValue as fault:
+            assert given is not None
+            self.faults.append(given.fault(str(fault), fault.fix))
+
+    def _effective(self, variable: Variable) -> Given | None:
+        """The value that counts, None for the default."""
+        for given in self.sources.given(*variable.names):
+            is_zero = variable.zero_is_unset and given.value.strip("0") == ""
+            if given.place is Place.COMMAND_LINE or (not is_zero and given.value):
+                return given
+        return None
+
+    def _read_secret(self, variable: Variable) -> None:
+        try:
+            secret = read_secret(variable, self.sources)
+        except SecretFault as fault:
+            self.faults.append(str(fault))
+            return
+        self.fields[variable.field] = secret.keys
+        self.warnings += secret.warnings
+        if secret.given is not None:
+            self.given[variable.field] = secret.given
+
+    def refuse_unsupported(self) -> None:
+        """What this version does not act on, of which the strongest that is set counts."""
+        for name in sorted(unsupported.NAMES):
+            said = list(self.sources.given(name))
+            if name not in unsupported.PORT_LISTS:
+                said = [given for given in said if given.value]
+            try:
+                if said and unsupported.is_wanted(name, said[0].value):
+                    self.faults.append(said[0].fault("is not supported by this version", "unset it"))
+            except BadValue as fault:
+                self.faults.append(said[0].fault(str(fault), fault.fix))
+
+    def note_names(self) -> None:
+        """Names nobody reads, and former ones."""
+        self.warnings += [
+            f"{name} is not a setting{hint(name, KNOWN)}"
+            for name in sorted(self.sources.environment)
+            if name not in KNOWN
+        ]
+        for variable in VARIABLES:
+            for given in self.sources.given(*variable.deprecated):
+                if given.value:
+                    self.warnings.append(f"{given.subject} is deprecated, use {given.called(variable.name)}")
+
+
+def load(sources: Sources | Mapping[str, str]) -> Loaded:
+    """Judge what the sources say; a mapping is an environment (usually os.environ).
 
     Values are trimmed and blank means unset, the port lists excepted.
 
     Raises:
-        ConfigError: one line for each fault, naming variable, value and fix.
+        ConfigError: one line for each fault, naming variable, value (never a secret's) and fix.
     """
-    fields: dict[str, Any] = {}
-    faults = unsupported.refusals(environment)
+    reading = _Reading(sources if isinstance(sources, Sources) else gather(sources))
+    reading.faults += reading.sources.config_faults
+    reading.refuse_unsupported()
     for variable in VARIABLES:
-        name, value = _effective(variable, environment)
-        try:
-            fields[variable.field] = variable.parse(value)
-        except BadValue as fault:
-            faults.append(f"{name}={value!r} {fault}: {fault.fix}")
-    faults += _too_many_forwards(fields)
-    if not (fields["open"] and fields["insecure_allow_no_auth"]):
-        faults.append(_no_auth_pair(environment))
+        reading.read(variable)
+    reading.note_names()
+    judged = rules.judge(reading.fields, reading.given)
+    faults = reading.faults + judged.faults
     if faults:
         raise ConfigError(faults)
-    return Loaded(Settings(**fields), tuple(_unknown(environment)))
+    return Loaded(Settings(**judged.fields), (*reading.warnings, *judged.warnings), reading.given)
 
 
-def _too_many_forwards(fields: Mapping[str, Any]) -> list[str]:
-    """Both protocols share the limit, so neither variable can be judged by itself."""
-    given = len(fields.get("tcp_forward", ())) + len(fields.get("udp_forward", ()))
-    if given <= MAX_FORWARDS:
-        return []
-    return [
-        f"AERO_L2_TCP_FORWARD and AERO_L2_UDP_FORWARD have {given} entries: keep to {MAX_FORWARDS} together"
-    ]
+def _parsed(variable: Variable, value: str) -> Any:
+    if not _is_utf8(value):
+        raise BadValue("is not UTF-8", "write text")
+    if "\0" in value:
+        raise BadValue("has a NUL in it", "leave it out")
+    return variable.parse(value)
 
 
-def _effective(variable: Variable, environment: Mapping[str, str]) -> tuple[str, str]:
-    """The variable that counts, and its value or the default."""
-    for name in variable.names:
-        value = environment.get(name, "").strip()
-        if value and not (variable.zero_is_unset and value.strip("0") == ""):
-            return name, value
-    return variable.name, variable.default
-
-
-def _no_auth_pair(environment: Mapping[str, str]) -> str:
-    pair = ("AERO_L2_OPEN", "AERO_L2_INSECURE_ALLOW_NO_AUTH")
-    shown = " ".join(f"{name}={environment.get(name, '')!r}" for name in pair)
-    return (
-        f"{shown} leaves no way to let anyone in: this version has no authentication, so set both to exactly "
-        "1 and listen where only you can connect (AERO_L2_PROXY_LISTEN_ADDR=127.0.0.1:8090)"
-    )
-
-
-def _unknown(environment: Mapping[str, str]) -> list[str]:
-    lines = []
-    for name in sorted(environment):
-        if name.startswith(_PREFIX) and name not in _KNOWN:
-            near = difflib.get_close_matches(name, _KNOWN, n=1)
-            hint = f", did you mean {near[0]}?" if near else ""
-            lines.append(f"{name} is not a setting{hint}")
-    return lines
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

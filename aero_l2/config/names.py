@@ -1,0 +1,57 @@
+"""Names of settings: which are ours, what they are called in a TOML file, what a misspelt one meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Final
+
+from aero_l2.config import unsupported
+from aero_l2.config.variable import PREFIX, Variable
+from aero_l2.config.variables import VARIABLES
+
+FILE: Final = "_FILE"
+PREVIOUS: Final = "_PREVIOUS"
+_INTERNAL: Final = frozenset((f"{PREFIX}CONTROL_FD", f"{PREFIX}SETTINGS_FD"))
+
+
+def _variables_by_name() -> dict[str, Variable]:
+    return {name: variable for variable in VARIABLES for name in variable.names}
+
+
+def _secret_names() -> tuple[str, ...]:
+    """Each with its rotation, in order."""
+    names = [name for variable in VARIABLES if variable.secret for name in variable.names]
+    return tuple(name + suffix for name in names for suffix in ("", PREVIOUS))
+
+
+BY_NAME: Final = _variables_by_name()
+SECRETS: Final = _secret_names()
+PATHS: Final = tuple(name + FILE for name in SECRETS)
+"""Variables that name a secret's file."""
+KNOWN: Final = frozenset((*BY_NAME, *SECRETS, *PATHS, *unsupported.NAMES))
+
+
+def is_ours(name: str) -> bool:
+    """Whether a variable of the environment is meant for this program, known or not."""
+    return name in KNOWN or (name.startswith(PREFIX) and name not in _INTERNAL)
+
+
+def toml_key(name: str) -> str:
+    """What `name` is called in a TOML file."""
+    return name.removeprefix(PREFIX).lower()
+
+
+def _names_by_key() -> dict[str, str]:
+    """Where SESSION_SECRET and AERO_L2_SESSION_SECRET come to the same key, it is the latter's."""
+    ordered = sorted(KNOWN, key=lambda name: (name.startswith(PREFIX), name))
+    return {toml_key(name): name for name in ordered}
+
+
+BY_KEY: Final = _names_by_key()
+
+
+def hint(name: str, among: Iterable[str]) -> str:
+    """`, did you mean …?` where one of `among` is near."""
+    near = difflib.get_close_matches(name, sorted(among), n=1)
+    return f", did you mean {near[0]}?" if near else ""
