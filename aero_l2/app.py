@@ -21,7 +21,10 @@ from typing import Final, NoReturn
 import structlog
 
 from aero_l2.config import Settings
+from aero_l2.config.handover import read as read_settings
 from aero_l2.config.load import Loaded, load
+from aero_l2.config.sources import Sources
+from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.errors import ConfigError
 from aero_l2.observe import log
@@ -35,7 +38,7 @@ from aero_l2.tasks import spawn
 from netns import seccomp
 from netns.client import NetdClient
 from netns.errors import LaunchError, NetnsError
-from netns.launch import CONTROL_FD_VARIABLE, STOP_SIGNALS
+from netns.launch import CONTROL_FD_VARIABLE, SETTINGS_FD_VARIABLE, STOP_SIGNALS
 from netns.spec import SegmentSpec
 from netns.syscalls import set_process_name
 
@@ -45,15 +48,21 @@ _log = structlog.get_logger("aero_l2.app")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What the server gets from its surroundings besides its settings."""
+    """What the server gets from its surroundings.
 
+    settings: as they were given; file descriptors may allow fewer tunnels (`budget`).
+    """
+
+    sources: Sources
+    settings: Settings
+    budget: FileBudget
     control: socket.socket
     ready_stdout: bool
-    max_waiting: int
 
 
-async def run(settings: Settings, environment: Environment) -> int:
-    """Serve until SIGTERM or SIGINT, or until the supervisor is gone. Returns the exit status."""
+async def run(environment: Environment) -> int:
+    """Serve until SIGTERM or SIGINT, or until the supervisor is gone; SIGHUP reloads. Returns the exit status."""
+    settings = within(environment.budget, environment.settings)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in STOP_SIGNALS:
@@ -67,12 +76,14 @@ async def run(settings: Settings, environment: Environment) -> int:
         return cannot_start(str(error))
     follow_supervisor(environment.control, netd, stopping.set)
     try:
-        door = await serve(settings, readiness.open, readiness, metrics, max_waiting=environment.max_waiting)
+        waiting = environment.budget.waiting
+        door = await serve(settings, readiness.open, readiness, metrics, max_waiting=waiting)
     except OSError as error:
         return cannot_start(
             f"AERO_L2_PROXY_LISTEN_ADDR: cannot listen on {_shown(settings)}: {error.strerror}"
         )
     _log.info("listening", address=_shown(settings), port=door.port, max_tunnels=settings.max_connections)
+    reload_on_hang_up(environment, door)
     announcing = spawn(announce(readiness, door, to_stdout=environment.ready_stdout), name="announce")
     gc.freeze()
     await stopping.wait()
@@ -82,6 +93,23 @@ async def run(settings: Settings, environment: Environment) -> int:
     await readiness.close()
     netd.detach()
     return 0
+
+
+def reload_on_hang_up(environment: Environment, door: DoorServer) -> None:
+    """From now on SIGHUP reads the settings again; one that came during the start is not lost."""
+
+    def apply(settings: Settings) -> None:
+        log.configure(settings.log_level, settings.log_format)
+        door.apply(within(raise_file_limit(settings), settings))
+
+    reloader = Reloader(environment.sources, environment.settings, apply)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
+
+
+def within(budget: FileBudget, settings: Settings) -> Settings:
+    """The settings with no more tunnels than there are file descriptors for."""
+    return replace(settings, max_connections=budget.tunnels)
 
 
 def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> SegmentMaker:
@@ -178,9 +206,20 @@ def _shown(settings: Settings) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _settings() -> Loaded:
+def _inherited(variable: str) -> int:
+    """The file descriptor that the supervisor names in a variable."""
+    value = os.environ.pop(variable, None)
+    if value is None:
+        sys.exit(cannot_start("this is started by 'aero-l2 serve', not directly"))
+    os.set_inheritable(int(value), False)
+    return int(value)
+
+
+def _settings() -> tuple[Sources, Loaded]:
+    """What `aero-l2 serve` read, and what it means."""
     try:
-        return load(os.environ)
+        sources = read_settings(_inherited(SETTINGS_FD_VARIABLE))
+        return sources, load(sources)
     except ConfigError as error:
         sys.exit(cannot_start("; ".join(error.faults)))
 
@@ -199,25 +238,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser = argparse.ArgumentParser(prog="aero_l2.app")
     parser.add_argument("--ready-stdout", action="store_true")
     options = parser.parse_args(arguments)
-    fd = os.environ.pop(CONTROL_FD_VARIABLE, None)
-    if fd is None:
-        sys.exit(cannot_start("this is started by 'aero-l2 serve', not directly"))
-    os.set_inheritable(int(fd), False)
-    control = socket.socket(fileno=int(fd))
-    loaded = _settings()
+    control = socket.socket(fileno=_inherited(CONTROL_FD_VARIABLE))
+    sources, loaded = _settings()
     set_process_name("aero-l2-server")
     log.configure(loaded.settings.log_level, loaded.settings.log_format)
     for warning in loaded.warnings:
         _log.warning(warning)
     try:
         budget = raise_file_limit(loaded.settings)
-        settings = replace(loaded.settings, max_connections=budget.tunnels)
         seccomp.install()
     except LaunchError as error:
         sys.exit(cannot_start(str(error)))
     with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
-        environment = Environment(control, options.ready_stdout, budget.waiting)
-        sys.exit(runner.run(run(settings, environment)))
+        environment = Environment(sources, loaded.settings, budget, control, options.ready_stdout)
+        sys.exit(runner.run(run(environment)))
 
 
 if __name__ == "__main__":

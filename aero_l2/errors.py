@@ -3,13 +3,14 @@
 AeroError
 ├── ConfigError          the settings cannot be used; one fault a line
 ├── SegmentUnavailable   a tunnel's network cannot be made; the reason is for people
-├── AtCapacity           every permit of the process is taken
+├── AtCapacity           a permit is not to be had: of the client address, the process or the session
 ├── IllegalTransition    a tunnel was asked to go where its life does not lead
 └── MalformedMessage     a message is not of aero-l2-tunnel-v1 (aero_l2.wire.tunnel)
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 
 
@@ -33,11 +34,20 @@ class SegmentUnavailable(AeroError):
         self.reason = reason
 
 
-class AtCapacity(AeroError):
-    """A tunnel more than the process may hold was asked for."""
+class Bound(enum.Enum):
+    """What a number of tunnels is limited by, in the order in which the limits are judged."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"all {limit} tunnels are in use")
+    CLIENT = "client address"
+    PROCESS = "process"
+    PRINCIPAL = "session"
+
+
+class AtCapacity(AeroError):
+    """A tunnel more than `bound` may hold was asked for."""
+
+    def __init__(self, bound: Bound, limit: int) -> None:
+        super().__init__(f"all {limit} tunnels of the {bound.value} are in use")
+        self.bound = bound
         self.limit = limit
 
 

@@ -1,9 +1,9 @@
 """The supervisor: gives up privileges, makes the user and mount namespaces, starts netd and the server.
 
 It stays, does nothing else, and parses no stranger's byte. Started by root it first becomes the service
-user; from there the way is the same for everyone. It passes SIGTERM, SIGINT and SIGHUP on to the server as
-SIGTERM, starts a new netd when one dies, and ends with the server's exit status. See user_namespaces(7) and
-capabilities(7).
+user; from there the way is the same for everyone. It passes SIGTERM and SIGINT on to the server as SIGTERM
+and SIGHUP as it is, starts a new netd when one dies, and ends with the server's exit status. See
+user_namespaces(7) and capabilities(7).
 """
 
 import argparse
@@ -41,15 +41,14 @@ NETD_CAPABILITIES = (
 )
 CONTROL_FD_VARIABLE = "AERO_L2_CONTROL_FD"
 """Tells the server the socket on which each netd's socket reaches it."""
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Each ends the server in good order. The server starts with them blocked and unblocks them when it can."""
-_SERVER_PREFIXES = ("AERO_", "LC_")
-_SERVER_VARIABLES = frozenset(
-    (
-        *("SESSION_SECRET", "ALLOWED_ORIGINS", "VERSION", "GIT_SHA", "BUILD_TIMESTAMP"),
-        *("LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR"),
-    )
-)
+SETTINGS_FD_VARIABLE = "AERO_L2_SETTINGS_FD"
+"""Tells the server the file with its settings: secrets are in no process's environment."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Each ends the server in good order."""
+SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
+"""What is passed on to the server, which starts with them blocked and unblocks them when it can."""
+_SERVER_PREFIX = "LC_"
+_SERVER_VARIABLES = frozenset(("LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR"))
 _RESTART_DELAYS_S = (0.05, 0.2, 1.0, 2.0)
 _STABLE_S = 30.0
 _NETD_END_S = 4.0
@@ -58,8 +57,10 @@ _NETD_END_S = 4.0
 class Supervisor:
     """Two children and what to do when one ends."""
 
-    def __init__(self, server_command: Sequence[str], netd_command: Sequence[str]) -> None:
+    def __init__(self, server_command: Sequence[str], netd_command: Sequence[str], settings_fd: int) -> None:
         self._server_command = server_command
+        self._settings_fd = settings_fd
+        self._had_terminal = _has_terminal()
         self._netd_command = netd_command
         self._control, self._server_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server = 0
@@ -73,12 +74,14 @@ class Supervisor:
     def run(self) -> int:
         """Start both, serve until the server ends, return its exit status (128 + n for signal n)."""
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda *_: self._stop_server())
+            signal.signal(number, lambda *_: self._signal_server(signal.SIGTERM))
+        signal.signal(signal.SIGHUP, lambda *_: self._hang_up())
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._start_netd()
         self._server = self._start_server()
         self._server_control.close()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked by `main`: none is lost
+        os.close(self._settings_fd)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by `main`: none is lost
         while True:
             status = self._reap()
             if status is not None:
@@ -90,10 +93,15 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
 
-    def _stop_server(self) -> None:
+    def _hang_up(self) -> None:
+        """SIGHUP asks for a reload, unless it means what it once meant: the terminal is gone."""
+        gone = self._had_terminal and not _has_terminal()
+        self._signal_server(signal.SIGTERM if gone else signal.SIGHUP)
+
+    def _signal_server(self, number: signal.Signals) -> None:
         if self._server:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._server, signal.SIGTERM)
+                os.kill(self._server, number)
 
     def _start_netd(self) -> None:
         """A new netd; the server gets its socket over the control socket."""
@@ -108,9 +116,9 @@ class Supervisor:
                 socket.send_fds(self._control, [b"netd"], [ours.fileno()])
 
     def _start_server(self) -> int:
-        fd = self._server_control.fileno()
-        environment = {**_known_variables(), CONTROL_FD_VARIABLE: str(fd)}
-        return _spawn(self._server_command, environment, (fd,), ())
+        control, settings = self._server_control.fileno(), self._settings_fd
+        told = {CONTROL_FD_VARIABLE: str(control), SETTINGS_FD_VARIABLE: str(settings)}
+        return _spawn(self._server_command, {**_known_variables(), **told}, (control, settings), ())
 
     def _reap(self) -> int | None:
         """Collect every child that ended, a dead netd's NAT processes too; the server's status, if it did."""
@@ -160,7 +168,7 @@ def _known_variables() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_SERVER_PREFIXES) or name in _SERVER_VARIABLES
+        if name.startswith(_SERVER_PREFIX) or name in _SERVER_VARIABLES
     }
 
 
@@ -177,12 +185,12 @@ def _spawn(
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+        for number in (*SIGNALS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         if capabilities:
             os.dup2(0, 1)  # only the server has something to say on stdout
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         for fd in descriptors:
             os.set_inheritable(fd, True)
         if not capabilities:
@@ -195,10 +203,19 @@ def _spawn(
     os._exit(127)
 
 
-def _close_inherited() -> None:
-    """Whatever the caller left open must not reach the process that parses strangers' bytes."""
+def _has_terminal() -> bool:
+    """Whether there is a controlling terminal (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def _close_inherited(but: int) -> None:
+    """Whatever else the caller left open must not reach the process that parses strangers' bytes."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
+        if int(name) > 2 and int(name) != but:
             with contextlib.suppress(OSError):  # the one that listed them
                 os.close(int(name))
 
@@ -249,11 +266,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--user")
     parser.add_argument("--driver", required=True)
     parser.add_argument("--search-path", required=True)
+    parser.add_argument("--settings-fd", type=int, required=True)
     parser.add_argument("server", nargs="+")
     options = parser.parse_args(arguments)
     set_process_name("aero-l2")
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    _close_inherited()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    _close_inherited(but=options.settings_fd)
+    os.set_inheritable(options.settings_fd, False)
     try:
         if os.geteuid() == 0:
             users.become_service_user(options.user or users.DEFAULT_USER)
@@ -266,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(2)
     netd = [sys.executable, "-I", "-m", "netns.netd"]
     netd += ["--driver", options.driver, "--search-path", options.search_path]
-    supervisor = Supervisor(options.server, netd)
+    supervisor = Supervisor(options.server, netd, options.settings_fd)
     prctl(Prctl.SET_DUMPABLE, 0)
     sys.exit(supervisor.run())
 

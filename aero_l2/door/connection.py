@@ -9,19 +9,23 @@ from __future__ import annotations
 import asyncio
 import enum
 import socket
+import time
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from aero_l2.auth.modes import Admitted
 from aero_l2.door.endpoints import SHUTTING_DOWN, Endpoints
-from aero_l2.door.handshake import Refusal, Upgrade, accept, first_refusal, refusal_of
+from aero_l2.door.handshake import DoorRules, Refusal, Upgrade, accept, judge, refusal_of
 from aero_l2.door.http import BadRequest, HeadReader, RequestHead, Response, text_response
 from aero_l2.errors import AtCapacity, SegmentUnavailable
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
+from aero_l2.quota.rate import RateLimit
+from aero_l2.session.registry import Holder
 from aero_l2.session.tunnels import Tunnels
 from aero_l2.tasks import spawn
+from aero_l2.web.forwarded import Via, client_group
 
-HEAD_TIMEOUT_S: Final = 10.0
 LINGER_S: Final = 1.0
 MAX_EARLY_BYTES: Final = 64 * 1024
 
@@ -38,10 +42,17 @@ class Door(Protocol):
     """What a connection needs of the server."""
 
     endpoints: Endpoints
+    rules: DoorRules
+    attempts: RateLimit
+    close_on_expiry: bool
+    max_head_bytes: int
     tunnels: Tunnels
     metrics: Metrics
     log: LimitedLog
     head_timeout_s: float
+
+    def respond(self, head: RequestHead, how: Via) -> Response | None:
+        """The answer to a request, None where it asks for a tunnel."""
 
     def waits(self, connection: Connection) -> None:
         """A connection stands at the door."""
@@ -66,8 +77,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, door: Door) -> None:
         self._door = door
         self._step = _Step.READING
-        self._reader = HeadReader()
+        self._reader = HeadReader(door.max_head_bytes)
         self._early = b""
+        self._client = ""
         self._timer: asyncio.TimerHandle | None = None
         self._upgrade: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -130,7 +142,8 @@ class Connection(asyncio.Protocol):
             self._reject(bad.response)
 
     def _serve(self, head: RequestHead, rest: bytes) -> None:
-        response = self._door.endpoints.route(head)
+        how = self._door.rules.via(self.address, head)
+        response = self._door.respond(head, how)
         if response is not None:
             self._answer(response, head_only=head.method == "HEAD")
             return
@@ -138,15 +151,26 @@ class Connection(asyncio.Protocol):
         if isinstance(switching, Response):
             self._reject(switching)
             return
-        refusal = first_refusal(Upgrade(head, self._door.endpoints.draining))
-        if refusal is not None:
-            self._refuse(refusal)
+        self._client = client_group(how.client)
+        judged = judge(self._upgrade_of(head, how), self._door.rules)
+        if isinstance(judged, Refusal):
+            self._refuse(judged)
             return
         self._step = _Step.UPGRADING
         self._door.entered(self)
         if not self._keep_early(rest):
             return
-        self._upgrade = spawn(self._become_tunnel(switching), name=f"tunnel of {self._peer}")
+        self._upgrade = spawn(self._become_tunnel(switching, judged), name=f"tunnel of {self._peer}")
+
+    def _upgrade_of(self, head: RequestHead, how: Via) -> Upgrade:
+        attempts, client = self._door.attempts, self._client
+        return Upgrade(
+            head,
+            how,
+            draining=self._door.endpoints.draining,
+            within_rate=lambda: attempts.allow(client, time.monotonic()),
+            retry_after_s=attempts.retry_after_s,
+        )
 
     def _keep_early(self, data: bytes) -> bool:
         """Keep what comes before the 101, which a client should wait for (RFC 6455 §4.1).
@@ -169,11 +193,13 @@ class Connection(asyncio.Protocol):
 
     # -- upgrade
 
-    async def _become_tunnel(self, switching: bytes) -> None:
+    async def _become_tunnel(self, switching: bytes, admitted: Admitted) -> None:
         transport = self._transport
         assert transport is not None
+        holder = Holder(self._client, admitted.principal)
+        expires_at = admitted.expires_at if self._door.close_on_expiry else None
         try:
-            async with self._door.tunnels.prepare(self._peer) as tunnel:
+            async with self._door.tunnels.prepare(self._peer, holder, expires_at) as tunnel:
                 if self._step is not _Step.UPGRADING or transport.is_closing():
                     return
                 self._step = _Step.DONE
@@ -204,7 +230,14 @@ class Connection(asyncio.Protocol):
         if self._step is _Step.DONE:
             return
         refusal.count(self._door.metrics)
-        self._door.log.write("info", "upgrade refused", refusal.text, peer=self._peer, status=refusal.status)
+        self._door.log.write(
+            "info",
+            "upgrade refused",
+            refusal.text,
+            peer=self._peer,
+            client=self._client,
+            status=refusal.status,
+        )
         self._answer(refusal.response())
 
     def _reject(self, response: Response) -> None:

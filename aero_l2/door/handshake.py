@@ -1,12 +1,12 @@
-"""The upgrade to a WebSocket: is it well-formed, and may it become a tunnel? Pure.
+"""The upgrade to a WebSocket: is it well-formed, and who may have a tunnel?
 
-`CHECKS` run in order and the first refusal answers. Credentials, Origin, Host and the limits per client
-belong behind the subprotocol, in that order; the process-wide limit and the making of the tunnel come last
-and are the permit's and the segment's to refuse (`refusal_of`).
+`judge` asks in the order of the specification, and the first refusal answers. The limits on numbers of tunnels
+and the making of the tunnel come last and are the permit's and the segment's to refuse (`refusal_of`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,54 +16,142 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from aero_l2.auth.credentials import read_credentials
+from aero_l2.auth.modes import Admitted, AuthRules, Rejected
+from aero_l2.auth.modes import judge as judge_credentials
+from aero_l2.config import Settings
 from aero_l2.door.endpoints import SHUTTING_DOWN
 from aero_l2.door.http import RequestHead, Response, text_response
-from aero_l2.errors import AtCapacity, SegmentUnavailable
+from aero_l2.errors import AtCapacity, Bound, SegmentUnavailable
 from aero_l2.observe.metrics import Metrics
+from aero_l2.web.forwarded import ProxyTrust, Via, via
+from aero_l2.web.host import HostFault, HostRules
+from aero_l2.web.origin import OriginFault, OriginRules
 from aero_l2.wire.tunnel import SUBPROTOCOL
 
 MISSING_SUBPROTOCOL: Final = f'missing required websocket subprotocol "{SUBPROTOCOL}"'
-MAX_CONNECTIONS: Final = "max connections exceeded"
+TOO_MANY_ATTEMPTS: Final = "too many upgrade attempts"
 
 _HANDSHAKE_FIELDS: Final = ("Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version")
+_REJECTED: Final = "upgrade_rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class DoorRules:
+    """Whom to let in; replaced as a whole when the settings change."""
+
+    auth: AuthRules
+    origin: OriginRules
+    host: HostRules
+    trust: ProxyTrust
+
+    @classmethod
+    def of(cls, settings: Settings) -> DoorRules:
+        """The rules that the settings describe."""
+        return cls(settings.auth_rules, settings.origin_rules, settings.host_rules, settings.proxy_trust)
+
+    def via(self, peer: str, head: RequestHead) -> Via:
+        """How a request of `peer` reached us, as far as its headers are trusted."""
+        return via(peer, head.headers, self.trust)
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """What the checks judge: the request and the state of the door at that moment."""
+    """What is judged: a request, how it came, and the state of the door at that moment.
+
+    within_rate: asked once, where its turn is; whether the client may try again already.
+    """
 
     head: RequestHead
-    draining: bool
+    via: Via
+    draining: bool = False
+    within_rate: Callable[[], bool] = lambda: True
+    retry_after_s: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an upgrade is refused; `metric` is the attribute of `Metrics` that counts it as a rejection."""
+    """Why an upgrade is refused, and the attributes of `Metrics` that count it; `reason` labels a 401."""
 
     status: int
     text: str
-    metric: str | None = None
+    metrics: tuple[str, ...] = ()
+    reason: str | None = None
+    retry_after_s: int | None = None
 
     def response(self) -> Response:
         """The answer to the client."""
-        return text_response(self.status, self.text)
+        if self.retry_after_s is None:
+            return text_response(self.status, self.text)
+        return text_response(self.status, self.text, ("Retry-After", str(self.retry_after_s)))
 
     def count(self, metrics: Metrics) -> None:
         """Count it; the 400s and 503s are not rejections in the metrics."""
-        if self.metric is not None:
-            metrics.upgrade_rejected.inc()
-            getattr(metrics, self.metric).inc()
+        for name in self.metrics:
+            getattr(metrics, name).inc()
+        if self.reason is not None:
+            metrics.auth_reject[self.reason].inc()
 
 
-Check = Callable[[Upgrade], Refusal | None]
+_ORIGIN_METRICS: Final = {
+    OriginFault.MISSING: "upgrade_reject_origin_missing",
+    OriginFault.INVALID: "upgrade_reject_origin_not_allowed",
+    OriginFault.NOT_ALLOWED: "upgrade_reject_origin_not_allowed",
+}
+_HOST_METRICS: Final = {
+    HostFault.MISSING: "upgrade_reject_host_missing",
+    HostFault.MALFORMED: "upgrade_reject_host_invalid",
+    HostFault.NOT_ALLOWED: "upgrade_reject_host_not_allowed",
+}
+_AT_CAPACITY: Final = {
+    Bound.CLIENT: Refusal(429, "max connections per ip exceeded", (_REJECTED, "upgrade_ip_limit_exceeded")),
+    Bound.PROCESS: Refusal(429, "max connections exceeded", (_REJECTED, "upgrade_reject_max_connections")),
+    Bound.PRINCIPAL: Refusal(
+        429,
+        "quota_connections: max connections per session exceeded",
+        (
+            _REJECTED,
+            "session_connection_denied",
+            "upgrade_reject_max_connections_per_session",
+            "upgrade_reject_max_tunnels_per_session",
+        ),
+    ),
+}
 
 
-def not_shutting_down(upgrade: Upgrade) -> Refusal | None:
-    """No new tunnels while draining."""
-    return Refusal(503, SHUTTING_DOWN) if upgrade.draining else None
+def judge(upgrade: Upgrade, rules: DoorRules, now: float | None = None) -> Refusal | Admitted:
+    """Who is let in, or the refusal of the first check that fails.
+
+    Args:
+        now: unix seconds, the clock's if None.
+    """
+    refusal = _not_now(upgrade) or _without_subprotocol(upgrade)
+    if refusal is not None:
+        return refusal
+    admitted = judge_credentials(
+        rules.auth,
+        read_credentials(upgrade.head.query, upgrade.head.headers),
+        upgrade.head.headers.get_all("Origin"),
+        time.time() if now is None else now,
+    )
+    if isinstance(admitted, Rejected):
+        return _unauthorized(admitted)
+    return (
+        refused_by_origin(upgrade.head, upgrade.via, rules) or refused_by_host(upgrade.via, rules) or admitted
+    )
 
 
-def offers_subprotocol(upgrade: Upgrade) -> Refusal | None:
+def _not_now(upgrade: Upgrade) -> Refusal | None:
+    """No new tunnels while draining, and not too many attempts."""
+    if upgrade.draining:
+        return Refusal(503, SHUTTING_DOWN)
+    if not upgrade.within_rate():
+        metrics = (_REJECTED, "upgrade_reject_rate_limited")
+        return Refusal(429, TOO_MANY_ATTEMPTS, metrics, retry_after_s=upgrade.retry_after_s)
+    return None
+
+
+def _without_subprotocol(upgrade: Upgrade) -> Refusal | None:
     """The tunnel protocol must be among the offered ones, spelled exactly (RFC 6455 §4.1)."""
     offered = (
         name.strip()
@@ -73,18 +161,32 @@ def offers_subprotocol(upgrade: Upgrade) -> Refusal | None:
     return None if SUBPROTOCOL in offered else Refusal(400, MISSING_SUBPROTOCOL)
 
 
-CHECKS: Final[tuple[Check, ...]] = (not_shutting_down, offers_subprotocol)
+def _unauthorized(rejected: Rejected) -> Refusal:
+    kind = "missing" if rejected.reason == "missing_credentials" else "invalid"
+    metrics = (_REJECTED, "auth_failures", f"upgrade_reject_auth_{kind}")
+    return Refusal(401, rejected.text, metrics, rejected.reason)
 
 
-def first_refusal(upgrade: Upgrade) -> Refusal | None:
-    """The refusal of the first check that fails."""
-    return next((refusal for check in CHECKS if (refusal := check(upgrade)) is not None), None)
+def refused_by_origin(head: RequestHead, how: Via, rules: DoorRules) -> Refusal | None:
+    """The 403 of a request whose Origin is not allowed."""
+    verdict = rules.origin.judge(head.headers.get_all("Origin"), None if how.host_malformed else how.host)
+    if verdict.fault is None:
+        return None
+    return Refusal(403, verdict.text, (_REJECTED, _ORIGIN_METRICS[verdict.fault]))
+
+
+def refused_by_host(how: Via, rules: DoorRules) -> Refusal | None:
+    """The 403 of a request to a Host that is not ours."""
+    verdict = rules.host.judge(how.host, how.scheme, malformed=how.host_malformed)
+    if verdict.fault is None:
+        return None
+    return Refusal(403, verdict.text, (_REJECTED, _HOST_METRICS[verdict.fault]))
 
 
 def refusal_of(failure: AtCapacity | SegmentUnavailable) -> Refusal:
     """What the client is told when permit or segment is refused."""
     if isinstance(failure, AtCapacity):
-        return Refusal(429, MAX_CONNECTIONS, "upgrade_reject_max_connections")
+        return _AT_CAPACITY[failure.bound]
     return Refusal(503, failure.reason)
 
 

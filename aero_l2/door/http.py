@@ -94,9 +94,10 @@ class RequestHead:
 
 
 class HeadReader:
-    """Collects bytes until a request head is complete; never holds more than `MAX_HEAD_BYTES` of one."""
+    """Collects bytes until a request head is complete; never holds more than `max_bytes` and one read of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._empty_lines = 0
 
@@ -109,7 +110,7 @@ class HeadReader:
         """The head and what follows it, or None while more is to come.
 
         Raises:
-            BadRequest: malformed, behind more than `MAX_EMPTY_LINES`, or larger than `MAX_HEAD_BYTES` (431).
+            BadRequest: malformed, behind more than `MAX_EMPTY_LINES`, or larger than `max_bytes` (431).
         """
         searched = max(0, len(self._buffer) - 3)
         self._buffer += data
@@ -117,10 +118,10 @@ class HeadReader:
         if self._buffer and self._buffer != b"\r" and not _TOKEN.fullmatch(self._buffer[:1]):
             raise BadRequest(400, "malformed request line")  # TLS, most often: do not let it wait
         end = self._buffer.find(b"\r\n\r\n", searched)
-        if end < 0 and len(self._buffer) <= MAX_HEAD_BYTES:
+        if end < 0 and len(self._buffer) <= self._max_bytes:
             return None
-        if end < 0 or end + 4 > MAX_HEAD_BYTES:
-            raise BadRequest(431, f"request head larger than {MAX_HEAD_BYTES} bytes")
+        if end < 0 or end + 4 > self._max_bytes:
+            raise BadRequest(431, f"request head larger than {self._max_bytes} bytes")
         head, rest = bytes(self._buffer[:end]), bytes(self._buffer[end + 4 :])
         self._buffer.clear()
         return parse_head(head), rest

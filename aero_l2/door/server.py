@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 import structlog
 
 from aero_l2.config import Settings
-from aero_l2.door.connection import HEAD_TIMEOUT_S, Connection
+from aero_l2.door.connection import Connection
 from aero_l2.door.endpoints import BuildInfo, Endpoints, Readiness
-from aero_l2.door.waiting import Waiting, client_of
+from aero_l2.door.handshake import DoorRules
+from aero_l2.door.http import RequestHead, Response
+from aero_l2.door.sessions import SESSION_PATH, Moment, SessionIssuer
+from aero_l2.door.waiting import Waiting
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
+from aero_l2.quota.rate import RateLimit
 from aero_l2.session.closing import Reason
 from aero_l2.session.ports import SegmentOpener
+from aero_l2.session.registry import PermitLimits
 from aero_l2.session.tunnel import TunnelOptions
 from aero_l2.session.tunnels import Tunnels
+from aero_l2.web.forwarded import Via, client_group
 from aero_l2.wire.tunnel import Limits
 
 MAX_WAITING: Final = 256
@@ -32,23 +39,30 @@ class DoorServer:
     """
 
     def __init__(
-        self,
-        tunnels: Tunnels,
-        endpoints: Endpoints,
-        *,
-        max_waiting: int = MAX_WAITING,
-        head_timeout_s: float = HEAD_TIMEOUT_S,
-        grace_s: float = 3.0,
+        self, tunnels: Tunnels, endpoints: Endpoints, settings: Settings, *, max_waiting: int = MAX_WAITING
     ) -> None:
         self.tunnels = tunnels
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
         self.log = LimitedLog(structlog.get_logger("aero_l2.door"))
-        self.head_timeout_s = head_timeout_s
-        self.grace_s = grace_s
+        self.grace_s = settings.shutdown_grace_ms / 1000
+        self.attempts = RateLimit(settings.upgrades_per_minute_per_ip)
+        self.sessions = SessionIssuer(settings)
         self._waiting: Waiting[Connection] = Waiting(max_waiting)
         self._upgrading: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        """Judge by these settings from now on; who is inside stays."""
+        self.rules = DoorRules.of(settings)
+        self.close_on_expiry = settings.close_on_expiry
+        self.head_timeout_s = settings.upgrade_timeout_ms / 1000
+        self.max_head_bytes = settings.max_header_bytes
+        self.attempts.per_minute = settings.upgrades_per_minute_per_ip
+        self.sessions.settings = settings
+        self.sessions.rate.per_minute = settings.sessions_per_minute_per_ip
+        self.tunnels.permits.limits = permit_limits(settings)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -102,10 +116,17 @@ class DoorServer:
 
     # -- Door, for connections
 
+    def respond(self, head: RequestHead, how: Via) -> Response | None:
+        """The answer to a request, None where it asks for a tunnel and the upgrade has to decide."""
+        if head.path == SESSION_PATH and self.sessions.settings.session_endpoint:
+            moment = Moment(time.time(), time.monotonic())
+            return self.sessions.answer(head, how, self.rules, moment, draining=self.endpoints.draining)
+        return self.endpoints.route(head)
+
     def waits(self, connection: Connection) -> None:
         """Count a connection as waiting; `Waiting` says which one goes if that is one too many."""
         self._upgrading.discard(connection)
-        evicted = self._waiting.add(connection, client_of(connection.address))
+        evicted = self._waiting.add(connection, client_group(connection.address))
         if evicted is not None:
             evicted.drop()
 
@@ -140,13 +161,17 @@ async def serve(
         stall_timeout_s=settings.send_stall_timeout_ms / 1000,
         library_only=settings.receive_path == "library",
     )
-    tunnels = Tunnels(opener, max_tunnels=settings.max_connections, options=options, metrics=metrics)
+    tunnels = Tunnels(opener, limits=permit_limits(settings), options=options, metrics=metrics)
     build = BuildInfo(settings.version, settings.git_sha, settings.built_at)
-    server = DoorServer(
-        tunnels,
-        Endpoints(build, metrics, readiness),
-        max_waiting=max_waiting,
-        grace_s=settings.shutdown_grace_ms / 1000,
-    )
+    server = DoorServer(tunnels, Endpoints(build, metrics, readiness), settings, max_waiting=max_waiting)
     await server.listen(*settings.listen)
     return server
+
+
+def permit_limits(settings: Settings) -> PermitLimits:
+    """How many tunnels the settings allow."""
+    return PermitLimits(
+        process=settings.max_connections,
+        client=settings.max_connections_per_ip,
+        principal=settings.max_connections_per_session,
+    )

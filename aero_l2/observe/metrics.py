@@ -75,6 +75,7 @@ class Metrics:
         self.upgrade_reject_max_connections = self._reject("max_connections")
         self.upgrade_reject_max_connections_per_session = self._reject("max_connections_per_session")
         self.upgrade_reject_max_tunnels_per_session = self._reject("max_tunnels_per_session")
+        self.upgrade_reject_rate_limited = self._reject("rate_limited")
         self.upgrade_ip_limit_exceeded = counter(
             "l2_upgrade_ip_limit_exceeded_total", "Upgrades refused for the limit per client address."
         )

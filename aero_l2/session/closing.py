@@ -28,6 +28,7 @@ class Reason(enum.Enum):
     FRAME_RATE_QUOTA = "frame rate quota"
     BACKPRESSURE = "backpressure"
     IDLE_TIMEOUT = "idle timeout"
+    SESSION_EXPIRED = "session expired"
     SHUTDOWN = "shutdown"
     TUNNEL_FAILED = "tunnel failed"
     WEBSOCKET_FAILED = "websocket failed"
@@ -68,6 +69,7 @@ CLOSINGS: Final[dict[Reason, Closing]] = {
         "sessions_closed_backpressure",
     ),
     Reason.IDLE_TIMEOUT: Closing(None, 1008, "idle timeout", "info", "idle_timeouts"),
+    Reason.SESSION_EXPIRED: Closing(None, 1008, "session expired", "info"),
     Reason.SHUTDOWN: Closing(None, 1001, "shutting down", "info"),
     Reason.TUNNEL_FAILED: Closing(None, 1011, "tunnel failed", "error"),
     # The library has sent its close frame (1002, 1007 or, over the message cap, 1009) or echoed the peer's.

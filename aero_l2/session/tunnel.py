@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -18,6 +19,8 @@ from aero_l2.session.state import Phase, TunnelState
 from aero_l2.wire.receive import Receiver
 from aero_l2.wire.send import websocket_message
 from aero_l2.wire.tunnel import Limits, MessageType, encode, encode_error, sort_batch
+
+EXPIRY_LOOK_S: Final = 30.0
 
 _log = structlog.get_logger("aero_l2.session")
 
@@ -34,11 +37,20 @@ class TunnelOptions:
 class Tunnel:
     """One tunnel; made while its segment stands, run once its transport is upgraded.
 
+    expires_at: unix seconds at which it is closed, None = never.
+
     The messages of one read arrive together in `on_messages`; what counts or merges them belongs there.
     """
 
     def __init__(
-        self, session_id: int, peer: str, segment: Segment, options: TunnelOptions, metrics: Metrics
+        self,
+        session_id: int,
+        peer: str,
+        segment: Segment,
+        options: TunnelOptions,
+        metrics: Metrics,
+        *,
+        expires_at: float | None = None,
     ) -> None:
         self.session_id = session_id
         self.state = TunnelState().preparing()
@@ -47,7 +59,10 @@ class Tunnel:
         self._options = options
         self._metrics = metrics
         self._log = _log.bind(session=session_id, peer=peer)
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._expires_at = expires_at
+        self._expiry: asyncio.TimerHandle | None = None
         limits = options.limits
         receiver = Receiver(limits.max_message, library_only=options.library_only)
         self.link = Link(receiver, self, stall_timeout_s=options.stall_timeout_s)
@@ -70,6 +85,7 @@ class Tunnel:
             stack.callback(self._ended)
             stack.callback(self.link.abort)
             stack.callback(self._pump.stop)
+            stack.callback(self._forget_expiry)
             self._open(transport, early)
             await self._over
             await self.link.finish()
@@ -151,8 +167,24 @@ class Tunnel:
             self._pump.start()
         except OSError as failure:
             self._segment_lost(f"the TAP cannot be watched: {failure.strerror}")
+        self._look_at_expiry()
         if early:
             self.link.data_received(early)
+
+    def _look_at_expiry(self) -> None:
+        """Close at the expiry by the clock on the wall, which may be set meanwhile; so it is looked at often."""
+        if self._expires_at is None:
+            return
+        left = self._expires_at - time.time()
+        if left <= 0:
+            self.close(Reason.SESSION_EXPIRED)
+        else:
+            self._expiry = self._loop.call_later(min(left, EXPIRY_LOOK_S), self._look_at_expiry)
+
+    def _forget_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
 
     def _on_segment_failed(self, failed: asyncio.Future[str]) -> None:
         if not failed.cancelled():

@@ -13,7 +13,7 @@ import structlog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import Reason
 from aero_l2.session.ports import SegmentOpener
-from aero_l2.session.registry import Permits
+from aero_l2.session.registry import Holder, PermitLimits, Permits
 from aero_l2.session.tunnel import Tunnel, TunnelOptions
 
 RELEASE_TIMEOUT_S: Final = 2.0
@@ -26,12 +26,12 @@ class Tunnels:
 
     Args:
         opener: makes a tunnel's segment.
-        max_tunnels: permits; 0 = no limit.
+        limits: how many tunnels there may be at once; `permits.limits` changes them later.
         options: shared by all tunnels.
     """
 
     def __init__(
-        self, opener: SegmentOpener, *, max_tunnels: int, options: TunnelOptions, metrics: Metrics
+        self, opener: SegmentOpener, *, limits: PermitLimits, options: TunnelOptions, metrics: Metrics
     ) -> None:
         self._opener = opener
         self._options = options
@@ -39,7 +39,7 @@ class Tunnels:
         self._ids = itertools.count(1)
         self._live: set[Tunnel] = set()
         self._tasks: set[asyncio.Task[object]] = set()
-        self.permits = Permits(max_tunnels)
+        self.permits = Permits(limits)
 
     @property
     def active(self) -> int:
@@ -51,14 +51,18 @@ class Tunnels:
         """Tunnels whose segment stands, oldest first."""
         return sorted(self._live, key=lambda tunnel: tunnel.session_id)
 
-    def prepare(self, peer: str) -> AbstractAsyncContextManager[Tunnel]:
+    def prepare(
+        self, peer: str, holder: Holder, expires_at: float | None = None
+    ) -> AbstractAsyncContextManager[Tunnel]:
         """Take a permit and make a segment; both are given back when the block ends, however it ends.
+
+        expires_at: unix seconds at which the tunnel is closed, None = never.
 
         Raises, on entering:
             AtCapacity: no permit is left.
             SegmentUnavailable: the segment cannot be made.
         """
-        return self._prepare(peer)
+        return self._prepare(peer, holder, expires_at)
 
     def close_all(self, reason: Reason) -> None:
         """Begin the end of every tunnel that is open."""
@@ -81,11 +85,13 @@ class Tunnels:
             _log.error("tunnels are not released", left=len(self._tasks), waited_s=RELEASE_TIMEOUT_S)
 
     @asynccontextmanager
-    async def _prepare(self, peer: str) -> AsyncIterator[Tunnel]:
-        with self.permits.take(), self._tracked():
+    async def _prepare(self, peer: str, holder: Holder, expires_at: float | None) -> AsyncIterator[Tunnel]:
+        with self.permits.take(holder), self._tracked():
             session_id = next(self._ids)
             async with self._opener(session_id) as segment:
-                tunnel = Tunnel(session_id, peer, segment, self._options, self._metrics)
+                tunnel = Tunnel(
+                    session_id, peer, segment, self._options, self._metrics, expires_at=expires_at
+                )
                 self._live.add(tunnel)
                 try:
                     yield tunnel

@@ -20,15 +20,17 @@ def run_as_server(script: Path, inside: Namespace, *arguments: str, timeout_s: f
     Returns the JSON object it prints last on stdout; AssertionError with its stderr if it fails.
     """
     command = [PYTHON, "-I", "-m", "netns.launch", "--driver", "slirp.slirp4netns:Slirp4netns"]
-    command += ["--search-path", SEARCH_PATH, "--", PYTHON, str(script), *arguments]
-    done = subprocess.run(
-        inside.enter(*command),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env={"PATH": SEARCH_PATH, "LANG": "C.UTF-8"},
-        check=False,
-    )
+    with open(os.devnull) as no_settings:
+        command += ["--search-path", SEARCH_PATH, "--settings-fd", str(no_settings.fileno())]
+        done = subprocess.run(
+            inside.enter(*command, "--", PYTHON, str(script), *arguments),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env={"PATH": SEARCH_PATH, "LANG": "C.UTF-8"},
+            pass_fds=(no_settings.fileno(),),
+            check=False,
+        )
     assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     result["stderr"] = done.stderr

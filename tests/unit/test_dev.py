@@ -30,6 +30,11 @@ TOOLS = (
     "xargs",
 )
 # Tools that would look at the machine or change it. `id` makes whoever runs the test an ordinary user.
+PROGRAM = """
+[ "$1" = token ] && { echo a-fresh-key; exit; }
+echo "aero-l2 $*; user ${AERO_L2_USER-unset}; open ${AERO_L2_OPEN-unset}; mode ${AERO_L2_AUTH_MODE-unset}; \\
+key ${AERO_L2_API_KEY-unset}; origins ${AERO_L2_ALLOWED_ORIGINS-unset}"
+"""
 STUBS = {
     "id": 'case "$1" in -u) echo 1234 ;; -un) echo somebody ;; esac',
     "dpkg-query": 'shift 3; for name in "$@"; do echo "ii  $name"; done',
@@ -86,9 +91,7 @@ def checkout(tmp_path: Path) -> Checkout:
     programs.mkdir(parents=True)
     for name in ("python", "ruff", "mypy", "lint-imports"):
         executable(programs / name, "true")
-    executable(
-        programs / "aero-l2", 'echo "aero-l2 $*; user ${AERO_L2_USER-unset}; open ${AERO_L2_OPEN-unset}"'
-    )
+    executable(programs / "aero-l2", PROGRAM)
     version = subprocess.run([PYTHON, "--version"], capture_output=True, check=True).stdout
     lock = (root / "requirements.lock").read_bytes()
     base = digest(os.fsencode(root.resolve()) + b"\n" + version + lock)
@@ -97,18 +100,49 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(root, tools)
 
 
-def test_run_listens_on_loopback_without_authentication(checkout: Checkout) -> None:
+def test_run_makes_a_token_and_a_list_of_origins(checkout: Checkout) -> None:
     done = checkout.dev("run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("aero-l2 serve --ready-stdout --bind 127.0.0.1:8090;")
-    assert "open 1" in done.stdout
-    assert "no authentication" in done.stderr
+    assert "mode token; key a-fresh-key; origins http://localhost:5173," in done.stdout
+    assert "open unset" in done.stdout
+    assert "ws://127.0.0.1:8090/l2?token=a-fresh-key" in done.stderr
 
 
-def test_run_elsewhere_leaves_authentication_alone(checkout: Checkout) -> None:
+def test_run_elsewhere_is_as_closed(checkout: Checkout) -> None:
     done = checkout.dev("run", "--bind", "0.0.0.0:8090")
     assert "--bind 0.0.0.0:8090" in done.stdout
+    assert "mode token; key a-fresh-key" in done.stdout
     assert "open unset" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"AERO_L2_AUTH_MODE": "none"}, "mode none; key unset"),
+        ({"AERO_L2_API_KEY": "mine"}, "mode unset; key mine"),
+        ({"SESSION_SECRET_FILE": "/run/secret"}, "mode unset; key unset"),
+        ({"AERO_L2_API_KEY": "  "}, "mode token; key a-fresh-key"),
+    ],
+)
+def test_run_leaves_access_that_is_configured_alone(
+    checkout: Checkout, given: dict[str, str], expected: str
+) -> None:
+    done = checkout.dev("run", **given)
+    assert expected in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["AERO_L2_ALLOWED_ORIGINS", "ALLOWED_ORIGINS", "AERO_L2_ALLOWED_ORIGINS_EXTRA"]
+)
+def test_run_leaves_origins_that_are_configured_alone(checkout: Checkout, name: str) -> None:
+    done = checkout.dev("run", **{name: "https://lab.example"})
+    assert "localhost:5173" not in done.stdout
+
+
+def test_run_with_a_configuration_file_adds_nothing(checkout: Checkout) -> None:
+    done = checkout.dev("run", "--config", "aero-l2.toml")
+    assert "mode unset; key unset; origins unset" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("--bind",), ("--bind", ""), ("--bind=",), ("--bind", "  ")])

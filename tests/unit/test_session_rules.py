@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aero_l2.errors import AtCapacity, IllegalTransition
+from aero_l2.errors import IllegalTransition
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import CLOSINGS, Reason
-from aero_l2.session.registry import Permits
 from aero_l2.session.stall import StallClock
 from aero_l2.session.state import Phase, TunnelState
 
@@ -65,25 +64,6 @@ def test_every_reason_is_in_the_table_and_its_metric_exists() -> None:
     assert set(CLOSINGS) == set(Reason)
     assert all(closing.metric is None or hasattr(metrics, closing.metric) for closing in CLOSINGS.values())
     assert all(len(closing.text.encode()) <= 123 for closing in CLOSINGS.values())
-
-
-def test_permits_come_back_on_every_path() -> None:
-    permits = Permits(1)
-    with permits.take():
-        assert permits.exhausted
-        with pytest.raises(AtCapacity), permits.take():
-            pass
-    held = permits.take()
-    held.__enter__()
-    failure = ValueError("inside")
-    assert not held.__exit__(ValueError, failure, None)
-    assert permits.taken == 0
-
-
-def test_no_limit_of_permits() -> None:
-    permits = Permits(0)
-    with permits.take(), permits.take():
-        assert not permits.exhausted
 
 
 def test_stall_needs_the_whole_time_without_progress() -> None:

@@ -1,0 +1,217 @@
+"""The checks on an upgrade: each one's answer, metrics and log line, and for every pair which comes first."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+from support.door import Stand, standing
+
+from aero_l2.auth.session_token import SessionClaims, mint_session_token
+from aero_l2.session.registry import Holder, PermitLimits, Permits
+
+SECRET = "a secret of more than sixteen bytes"
+GOOD_ORIGIN = "http://good.example"
+SETTINGS = {
+    "AERO_L2_OPEN": "0",
+    "AERO_L2_AUTH_MODE": "session",
+    "AERO_L2_SESSION_SECRET": SECRET,
+    "AERO_L2_ALLOWED_ORIGINS": GOOD_ORIGIN,
+    "AERO_L2_ALLOWED_HOSTS": "good.example",
+}
+REJECTED = "l2_upgrade_rejected_total"
+REASONED = ("l2_auth_failures_total", "l2_upgrade_reject_auth_missing_total", REJECTED)
+
+
+@dataclass
+class Client:
+    """A request that would be let in, and what is held meanwhile; each check below spoils one thing."""
+
+    stand: Stand
+    stack: AsyncExitStack
+    headers: dict[str, str] = field(default_factory=dict)
+    sid: str = "me"
+
+    def __post_init__(self) -> None:
+        token = mint_session_token(SessionClaims(self.sid, time.time() + 60), SECRET.encode())
+        self.headers = {
+            "Host": "good.example",
+            "Origin": GOOD_ORIGIN,
+            "Cookie": f"aero_session={token}",
+            "Sec-WebSocket-Protocol": "aero-l2-tunnel-v1",
+        }
+
+    def hold(self, holder: Holder, **limit: int) -> None:
+        """Reach a limit by a permit of somebody's."""
+        permits = self.stand.door.tunnels.permits
+        permits.limits = replace(permits.limits, **limit)
+        self.stack.enter_context(holding(permits, holder))
+
+    async def ask(self) -> tuple[int, str]:
+        """Status and body; a tunnel counts as 101."""
+        fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        request = (
+            "GET /l2 HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
+        )
+        reader, writer = await self.stand.raw()
+        writer.write(request.encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        status = int(head.split()[1])
+        body = "" if status == 101 else (await reader.read()).decode()
+        writer.close()
+        return status, body
+
+
+@contextmanager
+def holding(permits: Permits, holder: Holder) -> Iterator[None]:
+    """A permit that is held whatever the limits are."""
+    limits, permits.limits = permits.limits, PermitLimits()
+    with permits.take(holder):
+        permits.limits = limits
+        yield
+
+
+def draining(client: Client) -> None:
+    client.stand.door.endpoints.draining = True
+
+
+def too_often(client: Client) -> None:
+    client.stand.door.attempts.per_minute = 1
+    client.stand.door.attempts.allow("127.0.0.1", time.monotonic())
+
+
+def no_subprotocol(client: Client) -> None:
+    del client.headers["Sec-WebSocket-Protocol"]
+
+
+def no_credentials(client: Client) -> None:
+    del client.headers["Cookie"]
+
+
+def bad_origin(client: Client) -> None:
+    client.headers["Origin"] = "http://evil.example"
+
+
+def bad_host(client: Client) -> None:
+    client.headers["Host"] = "evil.example"
+
+
+def full_client(client: Client) -> None:
+    client.hold(Holder("127.0.0.1"), client=1)
+
+
+def full_process(client: Client) -> None:
+    client.hold(Holder("192.0.2.9"), process=1)
+
+
+def full_session(client: Client) -> None:
+    client.hold(Holder("192.0.2.9", client.sid), principal=1)
+
+
+def no_segment(client: Client) -> None:
+    client.stand.opener.refuse = "slirp4netns is missing"
+
+
+@dataclass(frozen=True)
+class Check:
+    spoil: Callable[[Client], None]
+    status: int
+    body: str
+    metrics: tuple[str, ...] = ()
+    label: str = ""
+
+
+CHECKS = (
+    Check(draining, 503, "shutting down"),
+    Check(too_often, 429, "too many upgrade attempts", (REJECTED, "l2_upgrade_reject_rate_limited_total")),
+    Check(no_subprotocol, 400, 'missing required websocket subprotocol "aero-l2-tunnel-v1"'),
+    Check(no_credentials, 401, "missing or expired session", REASONED, "missing_credentials"),
+    Check(
+        bad_origin,
+        403,
+        "Origin not allowed: http://evil.example",
+        (REJECTED, "l2_upgrade_reject_origin_not_allowed_total"),
+    ),
+    Check(
+        bad_host,
+        403,
+        "Host not allowed: evil.example",
+        (REJECTED, "l2_upgrade_reject_host_not_allowed_total"),
+    ),
+    Check(
+        full_client, 429, "max connections per ip exceeded", (REJECTED, "l2_upgrade_ip_limit_exceeded_total")
+    ),
+    Check(
+        full_process, 429, "max connections exceeded", (REJECTED, "l2_upgrade_reject_max_connections_total")
+    ),
+    Check(
+        full_session,
+        429,
+        "quota_connections: max connections per session exceeded",
+        (
+            REJECTED,
+            "l2_session_connection_denied_total",
+            "l2_upgrade_reject_max_connections_per_session_total",
+            "l2_upgrade_reject_max_tunnels_per_session_total",
+        ),
+    ),
+    Check(no_segment, 503, "slirp4netns is missing"),
+)
+
+
+@asynccontextmanager
+async def visiting() -> AsyncIterator[Client]:
+    async with standing(**SETTINGS) as stand, AsyncExitStack() as stack:
+        yield Client(stand, stack)
+
+
+def rejections(stand: Stand) -> dict[str, float]:
+    """Every counter of refusals that is not 0, labels included."""
+    words = ("reject", "limit_exceeded", "denied", "auth")
+    return {
+        ":".join((sample.name, *sample.labels.values())): sample.value
+        for metric in stand.metrics.registry.collect()
+        for sample in metric.samples
+        if sample.value and any(word in sample.name for word in words)
+    }
+
+
+async def test_good_request_is_let_in() -> None:
+    async with visiting() as client:
+        assert await client.ask() == (101, "")
+        assert rejections(client.stand) == {}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.spoil.__name__)
+async def test_each_refusal_has_its_body_its_metrics_and_its_log_line(
+    check: Check, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with visiting() as client:
+        check.spoil(client)
+        assert await client.ask() == (check.status, check.body)
+        expected = dict.fromkeys(check.metrics, 1.0)
+        if check.label:
+            expected[f"l2_auth_reject_total:{check.label}"] = 1.0
+        assert rejections(client.stand) == expected
+    lines = [line for line in capsys.readouterr().out.splitlines() if "upgrade refused" in line]
+    assert len(lines) == 1
+    assert check.body in lines[0].replace("\\", "")
+    assert f"status={check.status}" in lines[0]
+    assert "client=127.0.0.1" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    list(itertools.combinations(CHECKS, 2)),
+    ids=lambda check: check.spoil.__name__,
+)
+async def test_of_two_failing_checks_the_earlier_answers(first: Check, second: Check) -> None:
+    async with visiting() as client:
+        for check in (first, second):
+            check.spoil(client)
+        assert await client.ask() == (first.status, first.body)
