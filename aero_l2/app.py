@@ -61,7 +61,7 @@ class Environment:
 
 
 async def run(environment: Environment) -> int:
-    """Serve until SIGTERM or SIGINT, or until the supervisor is gone; SIGHUP reloads. Returns the exit status."""
+    """Serve until SIGTERM, SIGINT or the supervisor's end; SIGHUP reloads. Returns the exit status."""
     settings = within(environment.budget, environment.settings)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()

@@ -1,7 +1,8 @@
 """The upgrade to a WebSocket: is it well-formed, and who may have a tunnel?
 
-`judge` asks in the order of the specification, and the first refusal answers. The limits on numbers of tunnels
-and the making of the tunnel come last and are the permit's and the segment's to refuse (`refusal_of`).
+`judge` asks in the order of the specification, and the first refusal answers. The limits on numbers of
+tunnels and the making of the tunnel come last and are the permit's and the segment's to refuse
+(`refusal_of`).
 """
 
 from __future__ import annotations

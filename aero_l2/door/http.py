@@ -94,7 +94,7 @@ class RequestHead:
 
 
 class HeadReader:
-    """Collects bytes until a request head is complete; never holds more than `max_bytes` and one read of it."""
+    """Collects bytes until a request head is complete; never holds more than `max_bytes` and one read."""
 
     def __init__(self, max_bytes: int = MAX_HEAD_BYTES) -> None:
         self._max_bytes = max_bytes

@@ -1,8 +1,8 @@
 """`POST /session`: the `aero_session` cookie for a deployment without a gateway of its own.
 
-It answers what Aero's browser code reads, to allowed origins only (Fetch standard, CORS protocol). The id in the
-cookie is not a login: anyone at an allowed Origin gets one. It is what the limits per session count, beside the
-limit per client address, which has to be set.
+It answers what Aero's browser code reads, to allowed origins only (Fetch standard, CORS protocol). The id in
+the cookie is not a login: anyone at an allowed Origin gets one. It is what the limits per session count,
+beside the limit per client address, which has to be set.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SessionIssuer:
         return Response(200, json.dumps(body).encode(), "application/json", headers)
 
     def _sid(self, head: RequestHead, moment: Moment) -> str:
-        """The id of a cookie that still counts, so that renewing it frees nobody of a limit; else a new one."""
+        """The id of a cookie that still counts, so that renewing it frees nobody of a limit; or a new one."""
         cookie = read_credentials("", head.headers).cookie
         keys = self.settings.session_secrets.verifying()
         with suppress(InvalidToken):

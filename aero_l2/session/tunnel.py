@@ -172,7 +172,7 @@ class Tunnel:
             self.link.data_received(early)
 
     def _look_at_expiry(self) -> None:
-        """Close at the expiry by the clock on the wall, which may be set meanwhile; so it is looked at often."""
+        """Close at the expiry by the wall clock, which may be set meanwhile: so it is looked at often."""
         if self._expires_at is None:
             return
         left = self._expires_at - time.time()
