@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from aero_l2.auth.modes import AuthMode, parse_mode
 from aero_l2.config.values import BadValue
@@ -45,9 +45,9 @@ def _origin(entry: str) -> str:
         return entry
     try:
         return normalize_origin(entry)
-    except InvalidOrigin:
+    except InvalidOrigin as fault:
         raise BadValue(
-            f"has {entry!r}, which is no Origin",
+            f"has {entry!r}, which is no Origin ({fault})",
             "write SCHEME://HOST[:PORT], for example https://example.org",
         ) from None
 
@@ -56,25 +56,26 @@ def _host(entry: str) -> str:
     try:
         for scheme in ("http", "https"):
             normalize_host(entry, scheme)
-    except InvalidHost:
+    except InvalidHost as fault:
         raise BadValue(
-            f"has {entry!r}, which is no host", "write HOST[:PORT] without a scheme, for example example.org"
+            f"has {entry!r}, which is no host ({fault})",
+            "write HOST[:PORT] without a scheme, for example example.org",
         ) from None
     return entry.lower()
 
 
 def _proxy(entry: str) -> Network:
     try:
-        return ip_network(entry)
-    except ValueError:
-        pass
-    try:
         meant = ip_network(entry, strict=False)
     except ValueError:
+        meant = None
+    if meant is None or "%" in entry:
         raise BadValue(
             f"has {entry!r}, which is no prefix and no address", "write for example 10.1.0.0/16 or 10.1.2.3"
-        ) from None
+        )
     address = entry.partition("/")[0]
+    if ip_address(address) == meant.network_address:
+        return meant
     raise BadValue(f"has {entry!r}, an address with bits beyond its prefix", f"write {meant} or {address}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aero_l2.config import rules, unsupported
@@ -25,7 +25,7 @@ class Loaded:
     Attributes:
         settings: what the program acts on.
         warnings: what is accepted and yet worth a line, without secrets.
-        given: by field, the value somebody gave; a field that has its default is missing.
+        given: by field, what somebody gave, a secret's value left out; a field with its default is missing.
     """
 
     settings: Settings
@@ -78,7 +78,7 @@ class _Reading:
         self.fields[variable.field] = secret.keys
         self.warnings += secret.warnings
         if secret.given is not None:
-            self.given[variable.field] = secret.given
+            self.given[variable.field] = replace(secret.given, value="")
 
     def refuse_unsupported(self) -> None:
         """What this version does not act on, of which the strongest that is set counts."""

@@ -6,17 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aero_l2.auth.modes import AuthMode
+from aero_l2.auth.modes import AuthMode, Secret
 from aero_l2.config.forwards import MAX_FORWARDS
 from aero_l2.config.given import Given
 
 _COOKIE_MODES: Final = frozenset(mode for mode in AuthMode if "session" in mode.needs)
-_SECRET_FIELDS: Final = {"session": "session_secrets", "api_key": "api_keys", "jwt": "jwt_secrets"}
+_SECRET_FIELDS: Final[dict[Secret, str]] = {
+    "session": "session_secrets",
+    "api_key": "api_keys",
+    "jwt": "jwt_secrets",
+}
+_READ_WITH: Final[dict[str, Secret]] = {
+    **{field: secret for secret, field in _SECRET_FIELDS.items()},
+    "jwt_audience": "jwt",
+    "jwt_issuer": "jwt",
+}
 _HOW_TO_SET: Final = {
     "session": "a session secret (AERO_L2_SESSION_SECRET, SESSION_SECRET or AERO_GATEWAY_SESSION_SECRET)",
     "api_key": "an API key (AERO_L2_API_KEY)",
     "jwt": "AERO_L2_JWT_SECRET",
 }
+_ONE_OR_NO: Final = frozenset(("1", "0", "false", "no", "off"))
 _NO_AUTH_PAIR: Final = {"open": "AERO_L2_OPEN", "insecure_allow_no_auth": "AERO_L2_INSECURE_ALLOW_NO_AUTH"}
 
 
@@ -33,11 +43,12 @@ def judge(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Judged:
     """Judge what was parsed; a field that is missing had a fault of its own, and no other follows from it."""
     judged = Judged(dict(fields), [], [])
     _merge_origins(judged.fields)
-    _imply_trust(judged.fields)
+    _imply_trust(judged.fields, given)
     _limit_forwards(judged)
     _choose_mode(judged, given)
     _guard_session_endpoint(judged, given)
     _note_near_ones(judged, given)
+    _note_blind_trust(judged, given)
     return judged
 
 
@@ -47,9 +58,9 @@ def _merge_origins(fields: dict[str, Any]) -> None:
         fields["allowed_origins"] = tuple(dict.fromkeys((*fields["allowed_origins"], *extra)))
 
 
-def _imply_trust(fields: dict[str, Any]) -> None:
-    """Naming the proxies without trusting them would mean nothing."""
-    if fields.get("trusted_proxies"):
+def _imply_trust(fields: dict[str, Any], given: Mapping[str, Given]) -> None:
+    """Whoever names the proxies means to trust them, unless they say otherwise."""
+    if fields.get("trusted_proxies") and "trust_proxy" not in given:
         fields["trust_proxy"] = True
 
 
@@ -78,7 +89,7 @@ def _choose_mode(judged: Judged, given: Mapping[str, Given]) -> None:
             judged.faults.append(
                 given["auth_mode"].fault(f"needs {_HOW_TO_SET[needed]}", "set it, or name its file in …_FILE")
             )
-    for secret, field in _SECRET_FIELDS.items():
+    for field, secret in _READ_WITH.items():
         if field in given and not _is_read(secret, mode):
             judged.warnings.append(
                 f"{given[field].subject} has no effect: AERO_L2_AUTH_MODE is {mode.value}"
@@ -112,7 +123,7 @@ def _default_mode(judged: Judged, given: Mapping[str, Given]) -> AuthMode | None
     return None
 
 
-def _is_read(secret: str, mode: AuthMode) -> bool:
+def _is_read(secret: Secret, mode: AuthMode) -> bool:
     return secret in mode.needs or (secret == "api_key" and mode is AuthMode.SESSION_OR_TOKEN)
 
 
@@ -141,5 +152,17 @@ def _guard_session_endpoint(judged: Judged, given: Mapping[str, Given]) -> None:
 def _note_near_ones(judged: Judged, given: Mapping[str, Given]) -> None:
     """Where only exactly 1 counts, `true` is no fault and does nothing: worth a line."""
     for field in _NO_AUTH_PAIR:
-        if field in given and given[field].value.lower() in ("true", "yes", "on"):
+        if field in given and given[field].value.lower() not in _ONE_OR_NO:
             judged.warnings.append(f"{given[field].subject} is not exactly 1, so it counts as unset")
+
+
+def _note_blind_trust(judged: Judged, given: Mapping[str, Given]) -> None:
+    """Without the proxies' addresses, whoever connects directly is believed too."""
+    if judged.fields.get("trusted_proxies") != ():
+        return
+    for field in ("trust_proxy", "trust_proxy_host"):
+        if judged.fields.get(field):
+            judged.warnings.append(
+                f"{given[field].subject} believes whoever connects: name your proxies in "
+                "AERO_L2_TRUSTED_PROXIES, or see to it that only they connect, and replace what clients send"
+            )

@@ -67,8 +67,8 @@ def read_secret(variable: Variable, sources: Sources) -> SecretRead:
         raise SecretFault(f"{variable.name}{PREVIOUS} has {len(previous)} secrets: keep to {MAX_PREVIOUS}")
     previous.pop(current, None)
     warnings = tuple(
-        f"{given.subject} is shorter than {SHORT_BYTES} bytes, so it can be guessed: "
-        "make a longer one with `aero-l2 token key`"
+        f"{given.subject} holds a secret shorter than {SHORT_BYTES} bytes, which can be guessed: "
+        "make another with `aero-l2 token key`"
         for given in short
     )
     return SecretRead(Keys(current, tuple(previous)), found.given, found.is_from_file, warnings)

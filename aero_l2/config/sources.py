@@ -114,7 +114,7 @@ def gather(
         try:
             sources = _with_config(sources, path)
         except Unreadable as reason:
-            raise ConfigError([f"--config={config_path!r} {reason}"]) from None
+            raise ConfigError([f"--config={config_path!r} {reason}: correct it"]) from None
     files, unreadable = _read_secrets(_secret_paths(sources))
     return replace(sources, files=files, unreadable=unreadable)
 

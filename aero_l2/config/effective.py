@@ -1,0 +1,42 @@
+"""What `serve --check` prints: every setting in force, and who gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from aero_l2.config.given import Given, Place
+from aero_l2.config.load import Loaded
+from aero_l2.config.show import shown
+from aero_l2.config.variable import Variable
+from aero_l2.config.variables import VARIABLES
+
+DEFAULT: Final = "default"
+_VALUE_WIDTH: Final = 22
+
+
+def lines(loaded: Loaded) -> Iterator[str]:
+    """One line for each setting: variable, value with secrets masked, origin."""
+    width = max(len(variable.name) for variable in VARIABLES)
+    for variable in VARIABLES:
+        if variable.field != "allowed_origins_extra":  # shown with those they are added to
+            value = shown(getattr(loaded.settings, variable.field))
+            origin = _origin(variable, loaded)
+            yield f"{variable.name:<{width}}  {value:<{_VALUE_WIDTH}}  {origin}"
+
+
+def _origin(variable: Variable, loaded: Loaded) -> str:
+    given = loaded.given.get(variable.field)
+    match variable.field:
+        case "auth_mode" if given is None:
+            return "not set, chosen by the secrets"
+        case "allowed_origins":
+            extra = loaded.given.get("allowed_origins_extra")
+            return " and ".join(_place(one) for one in (given, extra) if one) or DEFAULT
+        case "trust_proxy" if given is None and loaded.settings.trust_proxy:
+            return "not set, turned on by AERO_L2_TRUSTED_PROXIES"
+    return DEFAULT if given is None else _place(given)
+
+
+def _place(given: Given) -> str:
+    return given.place.value if given.place is Place.COMMAND_LINE else f"{given.place.value}: {given.subject}"
