@@ -1,0 +1,1 @@
+"""Who asks, from where, for which host: rules on the headers Origin, Host and Forwarded. Pure."""
