@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -122,10 +122,12 @@ class Proxy:
         assert len(found) == 1, f"{role}: {[(pid, procfs.command(pid)) for pid in self.processes()]}"
         return found[0]
 
-    def tunnel(self, path: str = "/l2") -> Tunnel:
+    def tunnel(
+        self, path: str = "/l2", headers: Mapping[str, str] | None = None, credential: str | None = None
+    ) -> Tunnel:
         """A tunnel to be opened by ``async with``; raises support.tunnel.RefusedError when the upgrade is
-        refused."""
-        return Tunnel(self.world.host, self.port, path)
+        refused. ``credential`` is offered as a subprotocol."""
+        return Tunnel(self.world.host, self.port, path, headers, credential)
 
     def get(self, path: str) -> tuple[int, str]:
         """One HTTP request: status and body."""
@@ -152,6 +154,14 @@ class Proxy:
     def terminate(self) -> None:
         """SIGTERM to launch."""
         self._process.send_signal(signal.SIGTERM)
+
+    def reload(self) -> str:
+        """SIGHUP to launch; returns what was logged until the reload was done or refused."""
+        before = len(self._log)
+        self._process.send_signal(signal.SIGHUP)
+        done = ("settings reloaded", "reload failed")
+        wait_until(lambda: any(word in "".join(self._log[before:]) for word in done), "it reloads")
+        return "".join(self._log[before:])
 
     def kill(self, *of: int) -> None:
         """SIGKILL to the given processes, or to all of them."""
@@ -189,10 +199,13 @@ class Proxy:
             stream.close()
 
 
-def _command(world: World, mounts: int, run_as: RunAs, env: dict[str, str]) -> list[str]:
+def _command(
+    world: World, mounts: int, run_as: RunAs, env: dict[str, str], options: Sequence[str]
+) -> list[str]:
     user = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "--inh-caps=-all", "--"]
     variables = [f"{name}={value}" for name, value in env.items()]
     program = [str(_REPOSITORY / ".venv/bin/aero-l2"), "serve", "--bind", "127.0.0.1:0", "--ready-stdout"]
+    program += options
     return [
         *("nsenter", f"--net={world.host.path}", f"--mount=/proc/{mounts}/ns/mnt", "--wd=/", "--"),
         *(user if run_as == "user" else []),
@@ -208,12 +221,13 @@ def run_proxy(
     *,
     tun_mode: int | None = None,
     ready: bool = True,
+    options: Sequence[str] = (),
 ) -> Iterator[Proxy]:
     """Start the proxy and stop it afterwards; nothing of it is left.
 
     ``env``: settings on top of the open, unauthenticated ones. ``tun_mode``: mode of its /dev/net/tun, by
     default as is common: closed to others for root (launch has to see to it), open for an ordinary user.
-    ``ready``: wait until tunnels can be made; otherwise only until it listens.
+    ``ready``: wait until tunnels can be made; otherwise only until it listens. ``options``: of ``serve``.
     """
     with private_mounts(world.resolv_conf) as mounts, private_programs() as programs:
         settings = {
@@ -227,7 +241,7 @@ def run_proxy(
         devices = Path(f"/proc/{mounts}/root/dev/net")
         make_tun(devices, default_mode if tun_mode is None else tun_mode)
         process = subprocess.Popen(
-            _command(world, mounts, run_as, settings),
+            _command(world, mounts, run_as, settings, options),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@ proxy."""
 
 import asyncio
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -53,7 +54,14 @@ def decode(message: bytes) -> tuple[int, bytes]:
 class Tunnel:
     """One open tunnel; what arrives is sorted into ``frames``, ``pongs``, ``pings`` and ``errors``."""
 
-    def __init__(self, namespace: Namespace, port: int, path: str = "/l2") -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        port: int,
+        path: str = "/l2",
+        headers: Mapping[str, str] | None = None,
+        credential: str | None = None,
+    ) -> None:
         self.frames: asyncio.Queue[bytes] = asyncio.Queue()
         self.pongs: list[bytes] = []
         self.pings: list[bytes] = []
@@ -63,6 +71,9 @@ class Tunnel:
         self._namespace = namespace
         self._port = port
         self._path = path
+        self._headers = dict(headers or {})
+        offered = [PROTOCOL, *([f"aero-l2-token.{credential}"] if credential is not None else [])]
+        self._offered = [Subprotocol(name) for name in offered]
 
     async def __aenter__(self) -> Self:
         sock = await asyncio.to_thread(self._namespace.connect, at.LOOPBACK, self._port)
@@ -70,7 +81,8 @@ class Tunnel:
             self._socket: ClientConnection = await connect(
                 f"ws://{at.LOOPBACK}:{self._port}{self._path}",
                 sock=sock,
-                subprotocols=[Subprotocol(PROTOCOL)],
+                subprotocols=self._offered,
+                additional_headers=self._headers,
                 compression=None,
                 ping_interval=None,
                 max_size=None,
