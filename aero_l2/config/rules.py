@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aero_l2.auth.modes import AuthMode, Secret
+from aero_l2.config.access import ANY_ORIGIN
 from aero_l2.config.forwards import MAX_FORWARDS
 from aero_l2.config.given import Given
 
@@ -49,6 +50,7 @@ def judge(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Judged:
     _guard_session_endpoint(judged, given)
     _note_near_ones(judged, given)
     _note_blind_trust(judged, given)
+    _note_wildcards(judged)
     return judged
 
 
@@ -166,3 +168,14 @@ def _note_blind_trust(judged: Judged, given: Mapping[str, Given]) -> None:
                 f"{given[field].subject} believes whoever connects: name your proxies in "
                 "AERO_L2_TRUSTED_PROXIES, or see to it that only they connect, and replace what clients send"
             )
+
+
+def _note_wildcards(judged: Judged) -> None:
+    """The URL standard admits an asterisk in a host, so such an entry is valid, and matches nobody."""
+    for field, name in (
+        ("allowed_origins", "AERO_L2_ALLOWED_ORIGINS"),
+        ("allowed_hosts", "AERO_L2_ALLOWED_HOSTS"),
+    ):
+        for entry in judged.fields.get(field, ()):
+            if "*" in entry and (field, entry) != ("allowed_origins", ANY_ORIGIN):
+                judged.warnings.append(f"{name}: {entry!r} is taken literally, there are no patterns")

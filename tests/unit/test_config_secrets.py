@@ -1,0 +1,183 @@
+"""Secrets: which one counts, files of them, rotation, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from aero_l2.auth.keys import Keys
+from aero_l2.config import Loaded, load
+from aero_l2.config.secrets import MAX_PREVIOUS
+from aero_l2.config.sources import MAX_SECRET_BYTES
+from aero_l2.errors import ConfigError
+
+FIRST, SECOND, THIRD = "first-secret-of-all", "second-secret-of-all", "third-secret-of-all"
+NONE = {"AERO_L2_AUTH_MODE": "none"}
+SESSION_NAMES = ["AERO_GATEWAY_SESSION_SECRET", "SESSION_SECRET", "AERO_L2_SESSION_SECRET"]
+NAMES = [*SESSION_NAMES, "AERO_L2_API_KEY", "AERO_L2_TOKEN", "AERO_L2_JWT_SECRET"]
+
+
+def keys(environment: dict[str, str], name: str) -> Keys:
+    field = "session_secrets" if name in SESSION_NAMES else "jwt_secrets" if "JWT" in name else "api_keys"
+    value = getattr(load(NONE | environment).settings, field)
+    assert isinstance(value, Keys)
+    return value
+
+
+def shortness(loaded: Loaded) -> list[str]:
+    return [line.split(" ")[0] for line in loaded.warnings if "shorter than 16 bytes" in line]
+
+
+def only_fault(environment: dict[str, str]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(NONE | environment)
+    (fault,) = caught.value.faults
+    for secret in (FIRST, SECOND, THIRD):
+        assert secret not in fault
+    return fault
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text(f"{FIRST}\n")
+    return path
+
+
+@pytest.mark.parametrize("ahead", range(3))
+@pytest.mark.parametrize("from_file", [False, True])
+def test_first_of_the_three_session_secrets_counts(ahead: int, from_file: bool, file: Path) -> None:
+    environment = dict.fromkeys(SESSION_NAMES[ahead:], SECOND)
+    if from_file:
+        del environment[SESSION_NAMES[ahead]]
+        environment[SESSION_NAMES[ahead] + "_FILE"] = str(file)
+    else:
+        environment[SESSION_NAMES[ahead]] = FIRST
+    environment |= dict.fromkeys(SESSION_NAMES[:ahead], "  ")
+    assert keys(environment, SESSION_NAMES[0]) == Keys(FIRST.encode())
+
+
+def test_api_key_counts_before_its_other_name() -> None:
+    both = {"AERO_L2_API_KEY": FIRST, "AERO_L2_TOKEN": SECOND}
+    assert keys(both, "AERO_L2_API_KEY") == Keys(FIRST.encode())
+    assert keys(both | {"AERO_L2_API_KEY": ""}, "AERO_L2_API_KEY") == Keys(SECOND.encode())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_secret_and_its_rotation_come_from_variables_or_files(name: str, file: Path, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    before.write_text(f"{SECOND}\r\n{THIRD}\r\n\n")
+    expected = Keys(FIRST.encode(), (SECOND.encode(), THIRD.encode()))
+    assert keys({name: f" {FIRST}\n", f"{name}_PREVIOUS": f"{SECOND}\n {THIRD} \n"}, name) == expected
+    assert keys({f"{name}_FILE": str(file), f"{name}_PREVIOUS_FILE": str(before)}, name) == expected
+    assert load(NONE | {f"{name}_FILE": str(file)}).warnings[1:] == ()  # known; but `none` reads no secret
+
+
+def test_previous_secrets_of_every_name_verify() -> None:
+    got = keys(
+        {
+            "SESSION_SECRET": FIRST,
+            "AERO_L2_SESSION_SECRET_PREVIOUS": f"{SECOND}\n{FIRST}",
+            "AERO_GATEWAY_SESSION_SECRET_PREVIOUS": f"{THIRD}\n{SECOND}",
+        },
+        "SESSION_SECRET",
+    )
+    assert got == Keys(FIRST.encode(), (THIRD.encode(), SECOND.encode()))
+
+
+def test_main_secret_is_never_split() -> None:
+    assert keys({"AERO_L2_API_KEY": f"{FIRST}\n{SECOND}"}, "AERO_L2_API_KEY") == Keys(
+        f"{FIRST}\n{SECOND}".encode()
+    )
+
+
+def test_previous_secret_without_a_current_one_is_refused() -> None:
+    fault = only_fault({"AERO_L2_JWT_SECRET_PREVIOUS": FIRST})
+    assert fault.startswith("AERO_L2_JWT_SECRET_PREVIOUS=… stands alone, without AERO_L2_JWT_SECRET")
+
+
+def test_empty_line_among_previous_secrets_is_refused(file: Path) -> None:
+    lines = f"{SECOND}\n \n{THIRD}"
+    fault = only_fault({"AERO_L2_API_KEY": FIRST, "AERO_L2_API_KEY_PREVIOUS": lines})
+    assert fault == "AERO_L2_API_KEY_PREVIOUS=… has an empty line 2: write one secret per line"
+    file.write_text(lines)
+    fault = only_fault({"AERO_L2_API_KEY": FIRST, "AERO_L2_API_KEY_PREVIOUS_FILE": str(file)})
+    assert fault.startswith(f"AERO_L2_API_KEY_PREVIOUS_FILE='{file}' has an empty line 2")
+
+
+def test_number_of_previous_secrets_is_limited() -> None:
+    many = "\n".join(f"{number:016}" for number in range(MAX_PREVIOUS + 1))
+    fits = {"AERO_L2_API_KEY": FIRST, "AERO_L2_API_KEY_PREVIOUS": many[17:]}
+    assert len(keys(fits, "AERO_L2_API_KEY").previous) == MAX_PREVIOUS
+    fault = only_fault(fits | {"AERO_L2_API_KEY_PREVIOUS": many})
+    assert fault == f"AERO_L2_API_KEY_PREVIOUS has {MAX_PREVIOUS + 1} secrets: keep to {MAX_PREVIOUS}"
+
+
+@pytest.mark.parametrize("name", ["AERO_L2_API_KEY", "SESSION_SECRET", "AERO_L2_JWT_SECRET_PREVIOUS"])
+def test_secret_and_file_of_it_together_are_refused(name: str, file: Path) -> None:
+    current = {"AERO_L2_JWT_SECRET": SECOND} if name.endswith("PREVIOUS") else {}
+    fault = only_fault(current | {name: SECOND, f"{name}_FILE": str(file)})
+    assert fault == f"{name}=… is set, and {name}_FILE too: keep one of them"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"x" * (MAX_SECRET_BYTES + 1), "is larger than 65536 bytes"),
+        (FIRST.encode() + b"\xff", "is not UTF-8"),
+    ],
+)
+def test_file_that_holds_no_secret_is_refused(content: bytes, said: str, file: Path) -> None:
+    file.write_bytes(content)
+    fault = only_fault({"AERO_L2_API_KEY_FILE": str(file)})
+    assert fault.startswith(f"AERO_L2_API_KEY_FILE='{file}' {said}: ")
+
+
+def test_largest_file_is_read(file: Path) -> None:
+    file.write_bytes(b"x" * (MAX_SECRET_BYTES - 1) + b"\n")
+    got = keys({"AERO_L2_API_KEY_FILE": str(file)}, "AERO_L2_API_KEY").current
+    assert got == b"x" * (MAX_SECRET_BYTES - 1)
+
+
+def test_file_that_cannot_be_read_is_refused_by_its_path(tmp_path: Path) -> None:
+    for path, said in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+        fault = only_fault({"AERO_L2_API_KEY_FILE": str(path)})
+        assert fault.startswith(f"AERO_L2_API_KEY_FILE='{path}' cannot be read: {said}: ")
+
+
+def test_file_of_a_name_that_does_not_count_may_be_missing(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none")
+    environment = {"SESSION_SECRET": FIRST, "AERO_L2_SESSION_SECRET_FILE": missing}
+    assert keys(environment, "SESSION_SECRET") == Keys(FIRST.encode())
+
+
+def test_secret_may_come_through_a_pipe() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, FIRST.encode())
+    os.close(writing)
+    got = keys({"AERO_L2_API_KEY_FILE": f"/proc/self/fd/{reading}"}, "AERO_L2_API_KEY")
+    os.close(reading)
+    assert got == Keys(FIRST.encode())
+
+
+def test_secret_that_is_no_text_is_refused() -> None:
+    fault = only_fault({"AERO_L2_API_KEY": FIRST + os.fsdecode(b"\xff")})
+    assert fault == "AERO_L2_API_KEY=… is not UTF-8: write text, base64 for example"
+
+
+def test_short_secrets_are_a_warning(file: Path) -> None:
+    environment = NONE | {"AERO_L2_API_KEY": "fifteen bytes..", "AERO_L2_JWT_SECRET": FIRST}
+    assert shortness(load(environment)) == ["AERO_L2_API_KEY"]
+    assert shortness(load(environment | {"AERO_L2_API_KEY": "sixteen bytes..."})) == []
+    file.write_text("short")
+    rotation = {"AERO_L2_JWT_SECRET_PREVIOUS_FILE": str(file)}
+    assert shortness(load(environment | rotation)) == ["AERO_L2_API_KEY", "AERO_L2_JWT_SECRET_PREVIOUS_FILE"]
+
+
+def test_misspelt_name_of_a_secrets_file_is_a_warning_with_the_nearest(file: Path) -> None:
+    warnings = load(NONE | {"AERO_L2_API_KEY_FLIE": str(file)}).warnings
+    assert warnings == ("AERO_L2_API_KEY_FLIE is not a setting, did you mean AERO_L2_API_KEY_FILE?",)
