@@ -4,26 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from ipaddress import IPv6Address, ip_address
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-
-def client_of(address: str) -> str:
-    """Whom to hold responsible for a peer address: the address itself, or its /64 where it is IPv6.
-
-    A host chooses freely within its /64 (RFC 4291 §2.5.1). IPv4-mapped addresses count as IPv4; what is no
-    address counts as itself.
-    """
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        mapped = parsed.ipv4_mapped
-        return str(mapped) if mapped is not None else f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
-    return address
 
 
 class Waiting(Generic[T]):

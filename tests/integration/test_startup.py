@@ -35,7 +35,7 @@ def serve(*arguments: str, timeout_s: float = 30, **environment: str) -> "subpro
         ({}, "AERO_L2_INSECURE_ALLOW_NO_AUTH"),
         ({"AERO_L2_OPEN": "1"}, "AERO_L2_INSECURE_ALLOW_NO_AUTH"),
         ({**NO_AUTH, "AERO_L2_OPEN": "true"}, "AERO_L2_OPEN"),
-        ({**NO_AUTH, "AERO_L2_AUTH_MODE": "jwt"}, "AERO_L2_AUTH_MODE"),
+        ({**NO_AUTH, "AERO_L2_AUTH_MODE": "jwt"}, "AERO_L2_JWT_SECRET"),
         ({**NO_AUTH, "AERO_L2_MAX_CONNECTIONS": "many"}, "AERO_L2_MAX_CONNECTIONS='many'"),
         ({**NO_AUTH, "AERO_L2_ALLOWED_TCP_PORTS": ""}, "AERO_L2_ALLOWED_TCP_PORTS"),
         ({**NO_AUTH, "AERO_L2_TCP_FORWARD": "10.0.2.2:80=[::1]:80"}, "AERO_L2_TCP_FORWARD"),
@@ -80,7 +80,7 @@ def test_interrupt_of_a_terminals_process_group_ends_with_status_0() -> None:
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("after_s", [0.3, 0.5, 0.7, 0.9])
 def test_stop_signal_during_start_up_is_not_lost_and_no_failure(number: int, after_s: float) -> None:
     """Whatever it meets, the program ends soon, by the signal or with status 0, without a traceback."""
@@ -98,6 +98,51 @@ def test_stop_signal_during_start_up_is_not_lost_and_no_failure(number: int, aft
     assert process.returncode in (0, -number), errors
     assert "Traceback" not in errors
     assert "every tunnel is gone" not in errors
+
+
+@pytest.mark.parametrize("after_s", [0.5, 0.7, 0.9])
+def test_sighup_during_start_up_is_a_reload_once_it_runs(after_s: float) -> None:
+    """Before Python is there it ends the program, as it would any other; never later."""
+    process = subprocess.Popen(
+        [PROGRAM, "serve", "--bind", "127.0.0.1:0", "--ready-stdout"],
+        env={**BASE, **NO_AUTH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(after_s)
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=20)
+    if process.returncode == 0:
+        assert ready.startswith("AERO_L2_PROXY_READY")
+        assert "settings reloaded" in errors
+    else:
+        assert (process.returncode, ready) == (-signal.SIGHUP, "")
+    assert "Traceback" not in errors
+
+
+def test_terminal_that_goes_takes_the_program_with_it() -> None:
+    """SIGHUP from a terminal that hung up is no wish to reload."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", PROGRAM, "serve", "--bind", "127.0.0.1:0", "--ready-stdout"],
+        env={**BASE, **NO_AUTH},
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(theirs)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("AERO_L2_PROXY_READY")
+    os.close(ours)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert "shutting down" in errors
 
 
 def _held(pid: int) -> list[str]:

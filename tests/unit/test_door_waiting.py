@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aero_l2.door.waiting import Waiting, client_of
+from aero_l2.door.waiting import Waiting
 
 
 def test_client_with_the_most_connections_loses_its_oldest() -> None:
@@ -59,17 +58,3 @@ def test_decisions_agree_with_counting(steps: list[tuple[bool, int, int]]) -> No
             assert evicted == next(one for one in model if one[0] == evicted[0])
             model.remove(evicted)
         assert list(waiting) == model
-
-
-@pytest.mark.parametrize(
-    ("address", "client"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("", ""),
-    ],
-)
-def test_addresses_of_one_host_are_one_client(address: str, client: str) -> None:
-    assert client_of(address) == client
