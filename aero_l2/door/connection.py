@@ -234,9 +234,11 @@ class Connection(asyncio.Protocol):
             "info",
             "upgrade refused",
             refusal.text,
+            kind=refusal.text.partition(":")[0],
             peer=self._peer,
             client=self._client,
             status=refusal.status,
+            **({"detail": refusal.detail} if refusal.detail else {}),
         )
         self._answer(refusal.response())
 

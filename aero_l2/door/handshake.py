@@ -72,12 +72,16 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an upgrade is refused, and the attributes of `Metrics` that count it; `reason` labels a 401."""
+    """Why an upgrade is refused, and the attributes of `Metrics` that count it.
+
+    reason: labels a 401. detail: for the log only; quotes nothing of a credential.
+    """
 
     status: int
     text: str
     metrics: tuple[str, ...] = ()
     reason: str | None = None
+    detail: str = ""
     retry_after_s: int | None = None
 
     def response(self) -> Response:
@@ -165,7 +169,7 @@ def _without_subprotocol(upgrade: Upgrade) -> Refusal | None:
 def _unauthorized(rejected: Rejected) -> Refusal:
     kind = "missing" if rejected.reason == "missing_credentials" else "invalid"
     metrics = (_REJECTED, "auth_failures", f"upgrade_reject_auth_{kind}")
-    return Refusal(401, rejected.text, metrics, rejected.reason)
+    return Refusal(401, rejected.text, metrics, rejected.reason, rejected.detail)
 
 
 def refused_by_origin(head: RequestHead, how: Via, rules: DoorRules) -> Refusal | None:

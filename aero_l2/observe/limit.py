@@ -83,12 +83,22 @@ class LimitedLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def write(
-        self, level: Literal["info", "warning", "error"], event: str, text: str, **fields: object
+        self,
+        level: Literal["info", "warning", "error"],
+        event: str,
+        text: str,
+        *,
+        kind: str | None = None,
+        **fields: object,
     ) -> None:
-        """One line; `text` says why in words of our own and makes, with level and event, its kind."""
+        """One line; `text` says why and makes, with level and event, its kind.
+
+        kind: stands for the text there, where a client chose a part of that.
+        """
         loop = asyncio.get_running_loop()
         self._count_ended(loop.time())
-        if self._limit.admit(Kind(level, event, text), loop.time()):
+        limited_as = Kind(level, event, text if kind is None else kind)
+        if self._limit.admit(limited_as, loop.time()):
             getattr(self._log, level)(event, text=text, **fields)
         elif self._timer is None:
             self._watch(loop)

@@ -12,6 +12,7 @@ import pytest
 from support.door import Stand, standing
 
 from aero_l2.auth.session_token import SessionClaims, mint_session_token
+from aero_l2.observe.limit import BURST
 from aero_l2.session.registry import Holder, PermitLimits, Permits
 
 SECRET = "a secret of more than sixteen bytes"
@@ -203,6 +204,16 @@ async def test_each_refusal_has_its_body_its_metrics_and_its_log_line(
     assert check.body in lines[0].replace("\\", "")
     assert f"status={check.status}" in lines[0]
     assert "client=127.0.0.1" in lines[0]
+
+
+async def test_lines_about_ever_new_origins_are_limited(capsys: pytest.CaptureFixture[str]) -> None:
+    async with visiting() as client:
+        for number in range(BURST + 20):
+            client.headers["Origin"] = f"http://evil{number}.example"
+            assert (await client.ask())[0] == 403
+        await client.stand.door.close()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "upgrade refused" in line]
+    assert len(lines) == BURST + 1
 
 
 @pytest.mark.parametrize(
