@@ -48,7 +48,7 @@ def _origin(entry: str) -> str:
     except InvalidOrigin as fault:
         raise BadValue(
             f"has {entry!r}, which is no Origin ({fault})",
-            "write SCHEME://HOST[:PORT], for example https://example.org",
+            "write for example https://example.org",
         ) from None
 
 

@@ -12,6 +12,7 @@ from aero_l2.config.variable import Variable
 from aero_l2.config.variables import VARIABLES
 
 DEFAULT: Final = "default"
+UNSET: Final = "(unset)"
 _VALUE_WIDTH: Final = 22
 
 
@@ -20,7 +21,7 @@ def lines(loaded: Loaded) -> Iterator[str]:
     width = max(len(variable.name) for variable in VARIABLES)
     for variable in VARIABLES:
         if variable.field != "allowed_origins_extra":  # shown with those they are added to
-            value = shown(getattr(loaded.settings, variable.field))
+            value = shown(getattr(loaded.settings, variable.field)) or UNSET
             origin = _origin(variable, loaded)
             yield f"{variable.name:<{width}}  {value:<{_VALUE_WIDTH}}  {origin}"
 

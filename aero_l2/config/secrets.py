@@ -25,7 +25,6 @@ class SecretRead:
 
     keys: Keys
     given: Given | None
-    is_from_file: bool
     warnings: tuple[str, ...]
 
 
@@ -37,6 +36,10 @@ class _Text:
     given: Given
     is_from_file: bool
 
+    def fault(self, problem: str, fix: str) -> str:
+        """One line, with the path where it is a file, without the secret where it is none."""
+        return self.given.fault(problem, fix, secret=not self.is_from_file)
+
 
 def read_secret(variable: Variable, sources: Sources) -> SecretRead:
     """The secret that counts, the first of its names in the strongest source, and all previous ones.
@@ -44,34 +47,28 @@ def read_secret(variable: Variable, sources: Sources) -> SecretRead:
     Raises SecretFault.
     """
     found = _find(variable.names, sources)
-    previous: dict[bytes, None] = {}
-    short = []
-    for name in variable.names:
-        before = _find((name + PREVIOUS,), sources)
-        if before is None:
-            continue
-        keys = _previous_keys(before)
-        if found is None:
-            raise SecretFault(
-                before.given.fault(
-                    f"stands alone, without {variable.name}", "set that, or leave this out", secret=True
-                )
-            )
-        short += [before.given] if any(len(key) < SHORT_BYTES for key in keys) else []
-        previous |= dict.fromkeys(keys)
+    rotation = [before for name in variable.names if (before := _find((name + PREVIOUS,), sources))]
+    previous = {key: before for before in rotation for key in _previous_keys(before)}
     if found is None:
-        return SecretRead(Keys(), None, False, ())
+        for before in previous.values():
+            raise SecretFault(
+                before.fault(f"stands alone, without {variable.name}", "set that, or leave this out")
+            )
+        return SecretRead(Keys(), None, ())
     current = _encoded(found.text, found)
-    short = [found.given, *short] if len(current) < SHORT_BYTES else short
+    previous.pop(current, None)
     if len(previous) > MAX_PREVIOUS:
         raise SecretFault(f"{variable.name}{PREVIOUS} has {len(previous)} secrets: keep to {MAX_PREVIOUS}")
-    previous.pop(current, None)
-    warnings = tuple(
-        f"{given.subject} holds a secret shorter than {SHORT_BYTES} bytes, which can be guessed: "
+    short = [where for key, where in {current: found, **previous}.items() if len(key) < SHORT_BYTES]
+    subjects = dict.fromkeys(where.given.subject for where in short)
+    return SecretRead(Keys(current, tuple(previous)), found.given, tuple(map(_shortness, subjects)))
+
+
+def _shortness(subject: str) -> str:
+    return (
+        f"{subject} holds a secret shorter than {SHORT_BYTES} bytes, which can be guessed: "
         "make another with `aero-l2 token key`"
-        for given in short
     )
-    return SecretRead(Keys(current, tuple(previous)), found.given, found.is_from_file, warnings)
 
 
 def _find(names: tuple[str, ...], sources: Sources) -> _Text | None:
@@ -96,14 +93,13 @@ def _find(names: tuple[str, ...], sources: Sources) -> _Text | None:
 
 
 def _previous_keys(found: _Text) -> list[bytes]:
+    """An empty file has none: the end of a rotation."""
+    if not found.text:
+        return []
     lines = [line.strip() for line in found.text.split("\n")]
     if "" in lines:
         number = lines.index("") + 1
-        raise SecretFault(
-            found.given.fault(
-                f"has an empty line {number}", "write one secret per line", secret=not found.is_from_file
-            )
-        )
+        raise SecretFault(found.fault(f"has an empty line {number}", "write one secret per line"))
     return [_encoded(line, found) for line in lines]
 
 
@@ -111,6 +107,4 @@ def _encoded(text: str, found: _Text) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise SecretFault(
-            found.given.fault("is not UTF-8", "write text, base64 for example", secret=True)
-        ) from None
+        raise SecretFault(found.fault("is not UTF-8", "write text, base64 for example")) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Self
@@ -15,7 +15,7 @@ from typing import Final, Self
 from aero_l2.config import toml_file
 from aero_l2.config.files import Unreadable, read_file
 from aero_l2.config.given import Given, Place
-from aero_l2.config.names import KNOWN, PATHS, is_ours, toml_key
+from aero_l2.config.names import FILE, KNOWN, PATHS, PREVIOUS, is_ours, toml_key
 from aero_l2.errors import ConfigError
 
 MAX_SECRET_BYTES: Final = 65_536
@@ -115,7 +115,7 @@ def gather(
             sources = _with_config(sources, path)
         except Unreadable as reason:
             raise ConfigError([f"--config={config_path!r} {reason}: correct it"]) from None
-    files, unreadable = _read_secrets(_secret_paths(sources))
+    files, unreadable = _read_secrets(sources)
     return replace(sources, files=files, unreadable=unreadable)
 
 
@@ -129,11 +129,11 @@ def reread(sources: Sources) -> tuple[Sources, tuple[str, ...]]:
         try:
             sources = _with_config(sources, sources.config_path, wait=False)
         except Unreadable as reason:
-            warnings.append(f"{sources.config_path} {reason}; what it said before stays in force")
-    files, unreadable = _read_secrets(_secret_paths(sources), wait=False)
+            warnings.append(f"{sources.config_path} {reason}; what it held before stays in force")
+    files, unreadable = _read_secrets(sources, wait=False)
     for path in [path for path in unreadable if path in sources.files]:
         files[path] = sources.files[path]
-        warnings.append(f"{path} {unreadable.pop(path)}; the secret it held before stays in force")
+        warnings.append(f"{path} {unreadable.pop(path)}; what it held before stays in force")
     return replace(sources, files=files, unreadable=unreadable), tuple(warnings)
 
 
@@ -157,26 +157,25 @@ def _absolute(values: Mapping[str, str], folder: str) -> dict[str, str]:
     return {**values, **paths}
 
 
-def _secret_paths(sources: Sources) -> list[str]:
-    return list(dict.fromkeys(given.value for given in sources.given(*PATHS) if given.value))
-
-
-def _read_secrets(paths: Iterable[str], *, wait: bool = True) -> tuple[dict[str, str], dict[str, str]]:
+def _read_secrets(sources: Sources, *, wait: bool = True) -> tuple[dict[str, str], dict[str, str]]:
+    """Contents of the files that are named, and why the others have none; both by path."""
     files, unreadable = {}, {}
-    for path in paths:
+    named = [given for given in sources.given(*PATHS) if given.value]
+    current = {given.value for given in named if not given.name.endswith(PREVIOUS + FILE)}
+    for path in dict.fromkeys(given.value for given in named):
         try:
-            files[path] = _read_secret(path, wait=wait)
+            files[path] = _read_secret(path, wait=wait, may_be_empty=path not in current)
         except Unreadable as reason:
             unreadable[path] = str(reason)
     return files, unreadable
 
 
-def _read_secret(path: str, *, wait: bool) -> str:
+def _read_secret(path: str, *, wait: bool, may_be_empty: bool) -> str:
     try:
         text = read_file(path, MAX_SECRET_BYTES, wait=wait).decode().strip()
     except UnicodeDecodeError:
         raise Unreadable("is not UTF-8") from None
-    if not text:
+    if not text and not may_be_empty:
         raise Unreadable("is empty")
     return text
 

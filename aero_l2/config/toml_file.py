@@ -6,7 +6,7 @@ import re
 import tomllib
 from typing import Final
 
-from aero_l2.config.names import BY_KEY, BY_NAME, SECRETS, hint
+from aero_l2.config.names import BY_KEY, BY_NAME, SECRETS, hint, toml_key
 from aero_l2.config.variable import Kind, Variable
 
 _LARGEST: Final = 10**18
@@ -48,7 +48,7 @@ def parse(data: bytes, path: str) -> tuple[dict[str, str], tuple[str, ...]]:
     for key, value in table.items():
         name = BY_KEY.get(key)
         if name is None:
-            faults.append(f"{_shown_key(key)} in {path} is not a setting{hint(key, BY_KEY)}")
+            faults.append(f"{_shown_key(key)} in {path} is not a setting{hint(toml_key(key), BY_KEY)}")
             continue
         try:
             values[name] = _text(name, value)
@@ -130,7 +130,7 @@ def _type_name(value: object) -> str:
         case str():
             return "a string"
         case list():
-            return "an array with something else in it" if value else "an empty array"
+            return "an array"
         case dict():
             return "a table"
     return "a date or time"

@@ -1,0 +1,203 @@
+"""Settings of a process that goes on: what is read again, what stays, what may change, what is said of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from aero_l2.auth.keys import Keys
+from aero_l2.auth.modes import AuthMode
+from aero_l2.config import VARIABLES, Settings, Sources, gather, load, reread
+from aero_l2.config.reload import Changes, changes, merge
+from aero_l2.errors import ConfigError
+
+SECRET = "0123456789abcdef"
+NEXT = "fedcba9876543210"
+RELOADABLE = {
+    *("auth_mode", "session_secrets", "api_keys", "jwt_secrets", "jwt_audience", "jwt_issuer"),
+    *("close_on_expiry", "insecure_allow_no_auth", "open", "allowed_origins", "allowed_hosts"),
+    *("session_endpoint", "session_ttl_secs", "sessions_per_minute_per_ip"),
+    *("trust_proxy", "trust_proxy_host", "trusted_proxies"),
+    *("max_connections", "max_connections_per_session", "max_connections_per_ip"),
+    *("upgrades_per_minute_per_ip", "log_level"),
+}
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_text(SECRET)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "aero-l2.toml"
+    path.write_text("max_connections = 5\n")
+    return path
+
+
+@pytest.fixture
+def sources(key: Path, config: Path) -> Sources:
+    return gather({"AERO_L2_API_KEY_FILE": str(key)}, str(config))
+
+
+def settings(sources: Sources) -> Settings:
+    return load(sources).settings
+
+
+def test_files_are_read_again(sources: Sources, key: Path, config: Path) -> None:
+    key.write_text(NEXT)
+    config.write_text(f'max_connections = 6\napi_key_previous = "{SECRET}"')
+    again, warnings = reread(sources)
+    got = settings(again)
+    assert warnings == ()
+    assert (got.max_connections, got.api_keys) == (6, Keys(NEXT.encode(), (SECRET.encode(),)))
+
+
+def test_environment_and_command_line_stay(sources: Sources) -> None:
+    sources = replace(sources, command_line={"AERO_L2_PROXY_LISTEN_ADDR": "127.0.0.1:7"})
+    again, _ = reread(sources)
+    assert (again.environment, again.command_line) == (sources.environment, sources.command_line)
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _empty(path: Path) -> None:
+    path.write_text("\n")
+
+
+def _garble(path: Path) -> None:
+    path.write_bytes(b"\xff")
+
+
+def _replace_by_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_remove, "cannot be read: No such file or directory"),
+        (_empty, "is empty"),
+        (_garble, "is not UTF-8"),
+        (_replace_by_fifo, "is empty"),
+    ],
+)
+def test_secret_that_cannot_be_read_any_more_stays_in_force(
+    sources: Sources, key: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    damage(key)
+    again, warnings = reread(sources)
+    assert settings(again) == settings(sources)
+    assert warnings == (f"{key} {reason}; what it held before stays in force",)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_remove, "cannot be read: No such file or directory"),
+        (_garble, "is not UTF-8 at line 1"),
+        (
+            lambda path: path.write_text("max_connections = x"),
+            "is not TOML at line 1, column 19: invalid value",
+        ),
+    ],
+)
+def test_file_that_cannot_be_read_any_more_stays_in_force(
+    sources: Sources, config: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    damage(config)
+    again, warnings = reread(sources)
+    assert settings(again) == settings(sources)
+    assert warnings == (f"{config} {reason}; what it held before stays in force",)
+
+
+def test_faults_of_the_new_file_are_those_of_a_start(sources: Sources, config: Path) -> None:
+    config.write_text('max_connections = "6"')
+    again, warnings = reread(sources)
+    assert warnings == ()
+    with pytest.raises(ConfigError, match=r"max_connections in .* is a string"):
+        load(again)
+
+
+def test_file_of_a_secret_that_was_never_read_is_a_fault(sources: Sources, config: Path) -> None:
+    config.write_text('jwt_secret_file = "none"')
+    again, _ = reread(sources)
+    with pytest.raises(ConfigError, match=r"jwt_secret_file=.*No such file"):
+        load(again)
+
+
+def test_rotation_ends_with_an_empty_file(key: Path, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    before.write_text(NEXT)
+    sources = gather({"AERO_L2_API_KEY_FILE": str(key), "AERO_L2_API_KEY_PREVIOUS_FILE": str(before)})
+    assert settings(sources).api_keys.previous == (NEXT.encode(),)
+    before.write_text("\n")
+    again, warnings = reread(sources)
+    assert (settings(again).api_keys, warnings) == (Keys(SECRET.encode()), ())
+
+
+def other(value: object) -> object:
+    """Some other value of the same kind."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case Keys():
+            return Keys(b"another", value.previous)
+        case AuthMode():
+            return AuthMode.JWT
+        case tuple():
+            return (*value, "more")
+        case None:
+            return "something"
+    return f"{value}!"
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Settings)])
+def test_field_is_taken_over_or_needs_a_restart(field: str, sources: Sources) -> None:
+    old = settings(sources)
+    new = replace(old, **{field: other(getattr(old, field))})
+    name = next(variable.name for variable in VARIABLES if variable.field == field)
+    if field in RELOADABLE:
+        assert changes(old, new) == Changes(applied=(name,), needs_restart=())
+        assert merge(old, new) == new
+    else:
+        assert changes(old, new) == Changes(applied=(), needs_restart=(name,))
+        assert merge(old, new) == old
+
+
+def test_nothing_changed_is_nothing_to_say(sources: Sources) -> None:
+    old = settings(sources)
+    assert changes(old, old) == Changes((), ())
+    assert merge(old, old) == old
+
+
+def test_halves_of_a_secret_are_told_apart(sources: Sources) -> None:
+    old = settings(sources)
+    rotated = replace(old, api_keys=Keys(b"new", (SECRET.encode(),)))
+    assert changes(old, rotated).applied == ("AERO_L2_API_KEY", "AERO_L2_API_KEY_PREVIOUS")
+    finished = replace(old, api_keys=Keys(b"new"))
+    assert changes(rotated, finished).applied == ("AERO_L2_API_KEY_PREVIOUS",)
+
+
+def test_mode_follows_the_secrets_that_choose_it(sources: Sources, config: Path) -> None:
+    config.write_text(f'session_secret = "{NEXT}"')
+    again, _ = reread(sources)
+    old, new = settings(sources), settings(again)
+    assert (old.auth_mode, new.auth_mode) == (AuthMode.TOKEN, AuthMode.SESSION_OR_TOKEN)
+    assert merge(old, new).auth_rules == new.auth_rules
+    assert changes(old, new).applied == (
+        "AERO_L2_AUTH_MODE",
+        "AERO_L2_SESSION_SECRET",
+        "AERO_L2_MAX_CONNECTIONS",
+    )
