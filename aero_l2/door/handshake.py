@@ -167,9 +167,9 @@ def _without_subprotocol(upgrade: Upgrade) -> Refusal | None:
 
 
 def _unauthorized(rejected: Rejected) -> Refusal:
-    kind = "missing" if rejected.reason == "missing_credentials" else "invalid"
-    metrics = (_REJECTED, "auth_failures", f"upgrade_reject_auth_{kind}")
-    return Refusal(401, rejected.text, metrics, rejected.reason, rejected.detail)
+    nothing = rejected.reason == "missing_credentials"
+    kind = "upgrade_reject_auth_missing" if nothing else "upgrade_reject_auth_invalid"
+    return Refusal(401, rejected.text, (_REJECTED, "auth_failures", kind), rejected.reason, rejected.detail)
 
 
 def refused_by_origin(head: RequestHead, how: Via, rules: DoorRules) -> Refusal | None:
