@@ -25,11 +25,6 @@ def shown(environment: dict[str, str], config: Path | None = None) -> dict[str, 
     return {name: (value, origin) for name, value, origin in rows}
 
 
-def test_page_holds_the_reference() -> None:
-    """Made by `aero-l2 settings --markdown`."""
-    assert PAGE.read_text().endswith("\n" + reference.markdown())
-
-
 @pytest.mark.parametrize("text", [reference.markdown(), reference.text()], ids=["markdown", "text"])
 def test_reference_has_every_name(text: str) -> None:
     for variable in VARIABLES:
