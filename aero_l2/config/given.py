@@ -16,6 +16,11 @@ class Place(enum.Enum):
     FILE = "file"
 
 
+def on_one_line(text: str) -> str:
+    """A name or path as it is, or quoted where it would break a line."""
+    return text if text.isprintable() else repr(text)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Given:
     """A value somebody wrote; `label` and `where` are how to speak of it to them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aero_l2.config import rules, unsupported
-from aero_l2.config.given import Given, Place
+from aero_l2.config.given import Given, Place, on_one_line
 from aero_l2.config.names import KNOWN, hint
 from aero_l2.config.secrets import SecretFault, read_secret
 from aero_l2.config.settings import Settings
@@ -95,7 +95,7 @@ class _Reading:
     def note_names(self) -> None:
         """Names nobody reads, and former ones."""
         self.warnings += [
-            f"{name} is not a setting{hint(name, KNOWN)}"
+            f"{on_one_line(name)} is not a setting{hint(name, KNOWN)}"
             for name in sorted(self.sources.environment)
             if name not in KNOWN
         ]

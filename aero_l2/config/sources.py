@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from aero_l2.config import toml_file
 from aero_l2.config.files import Unreadable, read_file
-from aero_l2.config.given import Given, Place
+from aero_l2.config.given import Given, Place, on_one_line
 from aero_l2.config.names import FILE, KNOWN, PATHS, PREVIOUS, is_ours, toml_key
 from aero_l2.errors import ConfigError
 
@@ -68,7 +68,7 @@ class Sources:
             case Place.ENVIRONMENT:
                 return Given(name, value, place, name)
             case Place.FILE:
-                return Given(name, value, place, toml_key(name), f" in {self.config_path}")
+                return Given(name, value, place, toml_key(name), f" in {on_one_line(self.config_path or '')}")
 
     def to_json(self) -> str:
         """All of it, secrets too, as ASCII."""
@@ -129,18 +129,20 @@ def reread(sources: Sources) -> tuple[Sources, tuple[str, ...]]:
         try:
             sources = _with_config(sources, sources.config_path, wait=False)
         except Unreadable as reason:
-            warnings.append(f"{sources.config_path} {reason}; what it held before stays in force")
+            warnings.append(
+                f"{on_one_line(sources.config_path)} {reason}; what it held before stays in force"
+            )
     files, unreadable = _read_secrets(sources, wait=False)
     for path in [path for path in unreadable if path in sources.files]:
         files[path] = sources.files[path]
-        warnings.append(f"{path} {unreadable.pop(path)}; what it held before stays in force")
+        warnings.append(f"{on_one_line(path)} {unreadable.pop(path)}; what it held before stays in force")
     return replace(sources, files=files, unreadable=unreadable), tuple(warnings)
 
 
 def _with_config(sources: Sources, path: str, *, wait: bool = True) -> Sources:
     data = read_file(path, _MAX_CONFIG_BYTES, wait=wait)
     try:
-        values, faults = toml_file.parse(data, path)
+        values, faults = toml_file.parse(data, on_one_line(path))
     except toml_file.NotToml as fault:
         raise Unreadable(str(fault)) from None
     values = _absolute(values, os.path.dirname(path))

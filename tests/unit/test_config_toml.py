@@ -190,6 +190,16 @@ def test_former_name_in_the_file_warns(file: Path) -> None:
     )
 
 
+def test_path_with_a_line_break_does_not_break_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "a\nb"
+    for text in ("max_connections = true", 'log_level = "loud"', "nonsense = 1", "nonsense"):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load(gather({"AERO_L2_AUTH_MODE": "none"}, str(file)))
+        (fault,) = caught.value.faults
+        assert fault.isprintable()
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
