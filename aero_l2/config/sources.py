@@ -125,13 +125,12 @@ def reread(sources: Sources) -> tuple[Sources, tuple[str, ...]]:
     Returns the new sources, and a line for each file that kept its old content, with its path and the reason.
     """
     warnings = []
-    if sources.config_path is not None:
+    config_path = sources.config_path
+    if config_path is not None:
         try:
-            sources = _with_config(sources, sources.config_path, wait=False)
+            sources = _with_config(sources, config_path, wait=False)
         except Unreadable as reason:
-            warnings.append(
-                f"{on_one_line(sources.config_path)} {reason}; what it held before stays in force"
-            )
+            warnings.append(f"{on_one_line(config_path)} {reason}; what it held before stays in force")
     files, unreadable = _read_secrets(sources, wait=False)
     for path in [path for path in unreadable if path in sources.files]:
         files[path] = sources.files[path]
