@@ -30,6 +30,7 @@ COUNTERS = [
     "l2_upgrade_reject_max_connections_total",
     "l2_upgrade_reject_max_connections_per_session_total",
     "l2_upgrade_reject_max_tunnels_per_session_total",
+    "l2_upgrade_reject_rate_limited_total",
     "l2_upgrade_ip_limit_exceeded_total",
     "l2_auth_failures_total",
     "l2_session_connection_denied_total",
