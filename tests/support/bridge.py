@@ -1,8 +1,9 @@
-"""Joins a virtual machine's network socket to a tunnel: ``bridge.py stream|seqpacket SOCKET PORT``.
+"""Joins a virtual machine's network socket to a tunnel: ``bridge.py stream|seqpacket SOCKET URL [ORIGIN]``.
 
 stream: QEMU's ``-netdev stream``, each frame behind four bytes of length, big-endian. seqpacket: User Mode
 Linux, one message per frame. Listens on SOCKET, prints ``ready``, serves one machine over one tunnel to
-127.0.0.1:PORT and ends with it.
+URL (``ws://…/l2?token=…``; a port alone is one of 127.0.0.1) and ends with it. The Origin is URL's own unless
+given.
 """
 
 import asyncio
@@ -10,9 +11,11 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin, Subprotocol
 
 _FRAME_HEADER = b"\xa2\x03\x00\x00"
 _LENGTH = struct.Struct("!I")
@@ -59,7 +62,7 @@ async def _to_machine(machine: _Machine, tunnel: ClientConnection) -> None:
     print(f"tunnel closed: {tunnel.close_code} {tunnel.close_reason}", file=sys.stderr)
 
 
-async def _main(kind: str, path: str, port: int) -> None:
+async def _main(kind: str, path: str, url: str, origin: str | None = None) -> None:
     kinds = {"stream": socket.SOCK_STREAM, "seqpacket": socket.SOCK_SEQPACKET}
     listener = socket.socket(socket.AF_UNIX, kinds[kind])
     listener.bind(path)
@@ -68,10 +71,16 @@ async def _main(kind: str, path: str, port: int) -> None:
     print("ready", flush=True)
     connection, _ = await asyncio.get_running_loop().sock_accept(listener)
     machine = _StreamMachine(connection) if kind == "stream" else _Machine(connection)
-    url = f"ws://127.0.0.1:{port}/l2"
-    protocol = Subprotocol("aero-l2-tunnel-v1")
+    url = f"ws://127.0.0.1:{url}/l2" if url.isdigit() else url
+    parts = urlsplit(url)
+    own = f"{parts.scheme.replace('ws', 'http', 1)}://{parts.netloc}"
     async with connect(
-        url, subprotocols=[protocol], compression=None, ping_interval=None, proxy=None
+        url,
+        origin=Origin(origin or own),
+        subprotocols=[Subprotocol("aero-l2-tunnel-v1")],
+        compression=None,
+        ping_interval=None,
+        proxy=None,
     ) as tunnel:
         directions = [
             asyncio.create_task(_to_tunnel(machine, tunnel)),
@@ -84,4 +93,10 @@ async def _main(kind: str, path: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    if not (4 <= len(sys.argv) <= 5 and sys.argv[1] in ("stream", "seqpacket")):
+        sys.exit("usage: bridge.py stream|seqpacket SOCKET URL [ORIGIN]")
+    try:
+        asyncio.run(_main(*sys.argv[1:]))
+    except InvalidStatus as refused:
+        body = (refused.response.body or b"").decode("utf-8", "replace")
+        sys.exit(f"the proxy refused: {refused.response.status_code} {body}")

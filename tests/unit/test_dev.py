@@ -32,6 +32,21 @@ TOOLS = (
 # Tools that would look at the machine or change it. `id` makes whoever runs the test an ordinary user.
 PROGRAM = """
 [ "$1" = token ] && { echo a-fresh-key; exit; }
+case " $*" in
+  *" --check"*)
+    case " $*" in *--faulty*) exit 2 ;; esac
+    key=${AERO_L2_API_KEY# } listen="0.0.0.0:8090  default" origins="(unset)  default"
+    case " $*" in *--config*) key=there listen="127.0.0.1:8111  proxy_listen_addr in aero-l2.toml" ;; esac
+    [ -n "$AERO_L2_AUTH_MODE$SESSION_SECRET_FILE${key# }" ] || exit 2
+    for name in AERO_L2_ALLOWED_ORIGINS ALLOWED_ORIGINS AERO_L2_ALLOWED_ORIGINS_EXTRA; do
+      eval "value=\\$$name"
+      [ -z "$value" ] || origins="$value  environment: $name"
+    done
+    echo "AERO_L2_PROXY_LISTEN_ADDR  $listen"
+    echo "AERO_L2_ALLOWED_ORIGINS    $origins"
+    echo "AERO_L2_OPEN               ${AERO_L2_OPEN:-0}  default"
+    exit ;;
+esac
 echo "aero-l2 $*; user ${AERO_L2_USER-unset}; open ${AERO_L2_OPEN-unset}; mode ${AERO_L2_AUTH_MODE-unset}; \\
 key ${AERO_L2_API_KEY-unset}; origins ${AERO_L2_ALLOWED_ORIGINS-unset}"
 """
@@ -104,7 +119,7 @@ def test_run_makes_a_token_and_a_list_of_origins(checkout: Checkout) -> None:
     done = checkout.dev("run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("aero-l2 serve --ready-stdout --bind 127.0.0.1:8090;")
-    assert "mode token; key a-fresh-key; origins http://localhost:5173," in done.stdout
+    assert "mode token; key a-fresh-key; origins http://127.0.0.1:8090,http://localhost:5173," in done.stdout
     assert "open unset" in done.stdout
     assert "ws://127.0.0.1:8090/l2?token=a-fresh-key" in done.stderr
 
@@ -132,17 +147,33 @@ def test_run_leaves_access_that_is_configured_alone(
     assert expected in done.stdout
 
 
-@pytest.mark.parametrize(
-    "name", ["AERO_L2_ALLOWED_ORIGINS", "ALLOWED_ORIGINS", "AERO_L2_ALLOWED_ORIGINS_EXTRA"]
-)
+def test_run_adds_extra_origins_to_those_of_development(checkout: Checkout) -> None:
+    done = checkout.dev("run", AERO_L2_ALLOWED_ORIGINS_EXTRA="https://lab.example")
+    assert "origins http://127.0.0.1:8090,http://localhost:5173," in done.stdout
+
+
+def test_run_on_any_port_promises_no_address(checkout: Checkout) -> None:
+    done = checkout.dev("run", "--bind", "127.0.0.1:0")
+    assert "ws://127.0.0.1:0" not in done.stderr
+    assert "?token=a-fresh-key" in done.stderr
+
+
+def test_run_leaves_faults_to_the_program(checkout: Checkout) -> None:
+    done = checkout.dev("run", "--faulty")
+    assert "--faulty" in done.stdout
+    assert "try next" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["AERO_L2_ALLOWED_ORIGINS", "ALLOWED_ORIGINS"])
 def test_run_leaves_origins_that_are_configured_alone(checkout: Checkout, name: str) -> None:
     done = checkout.dev("run", **{name: "https://lab.example"})
     assert "localhost:5173" not in done.stdout
 
 
-def test_run_with_a_configuration_file_adds_nothing(checkout: Checkout) -> None:
+def test_run_with_a_configuration_file_does_as_it_says(checkout: Checkout) -> None:
     done = checkout.dev("run", "--config", "aero-l2.toml")
-    assert "mode unset; key unset; origins unset" in done.stdout
+    assert "--bind 127.0.0.1:8111" in done.stdout
+    assert "mode unset; key unset" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("--bind",), ("--bind", ""), ("--bind=",), ("--bind", "  ")])

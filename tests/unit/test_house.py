@@ -283,7 +283,8 @@ async def test_python_sketch_of_the_protocol_works() -> None:
 
     async with serve(lan, "127.0.0.1", 0, subprotocols=[Subprotocol("aero-l2-tunnel-v1")]) as server:
         port = next(iter(server.sockets)).getsockname()[1]
+        url = f"ws://127.0.0.1:{port}/l2"
         frames: asyncio.Queue[bytes] = asyncio.Queue()
         frames.put_nowait(b"from the guest")
-        await asyncio.wait_for(names["tunnel"](f"ws://127.0.0.1:{port}/l2", frames, seen.append), 10)
+        await asyncio.wait_for(names["tunnel"](url, "http://page.example", frames, seen.append), 10)
     assert seen == [b"\xa2\x03\x00\x00from the guest", b"\xa2\x03\x02\x00abcd", b"to the guest"]
