@@ -33,14 +33,14 @@ app = typer.Typer(help="Make keys, and tokens that the proxy accepts.", no_args_
 
 Sid = Annotated[str, typer.Option(metavar="ID", help="Whose session; random if not given.")]
 Ttl = Annotated[str, typer.Option(metavar="SECONDS", help="How long the token is good.")]
-Config = Annotated[str, typer.Option(metavar="FILE", help="The proxy's TOML file, if it has one.")]
+Config = Annotated[str | None, typer.Option(metavar="FILE", help="The proxy's TOML file, if it has one.")]
 SecretFile = Annotated[
     str, typer.Option(metavar="FILE", help="A file with the secret, instead of what the proxy would use.")
 ]
 
 
 @app.command()
-def session(sid: Sid = "", ttl: Ttl = "3600", secret_file: SecretFile = "", config: Config = "") -> None:
+def session(sid: Sid = "", ttl: Ttl = "3600", secret_file: SecretFile = "", config: Config = None) -> None:
     """Print a session token: the value of an `aero_session` cookie.
 
     The secret is the proxy's, from AERO_GATEWAY_SESSION_SECRET, SESSION_SECRET or AERO_L2_SESSION_SECRET,
@@ -67,7 +67,7 @@ def jwt(
     issuer: Annotated[str, typer.Option(metavar="NAME", help="iss; AERO_L2_JWT_ISSUER if not given.")] = "",
     nbf: Annotated[str, typer.Option(metavar="SECONDS", help="From when on it is good, from now.")] = "",
     secret_file: SecretFile = "",
-    config: Config = "",
+    config: Config = None,
 ) -> None:
     """Print a JWT.
 
@@ -123,10 +123,10 @@ def _origin(text: str) -> str | None:
         _fail(f"--origin={text!r} is no Origin ({fault}): write SCHEME://HOST[:PORT]")
 
 
-def _sources(config: str) -> Sources:
+def _sources(config: str | None) -> Sources:
     """Where the proxy's settings come from. Of them only what a token needs is judged."""
     try:
-        return gather(os.environ, config.strip() or None)
+        return gather(os.environ, config)
     except ConfigError as error:
         _fail(*error.faults)
 
@@ -155,8 +155,9 @@ def _key(name: str, sources: Sources, secret_file: str) -> bytes:
 
 def _key_of_file(name: str, path: str) -> bytes:
     sources = gather({name + FILE: path})
-    for reason in sources.unreadable.values():
-        _fail(f"--secret-file={path!r} {reason}: name a file that holds the secret and nothing else")
+    for problem, fix in sources.unreadable.values():
+        shown = "…" if sources.hidden else repr(path)
+        _fail(f"--secret-file={shown} {problem}: {fix}")
     (text,) = sources.files.values()
     return text.encode()
 

@@ -42,5 +42,9 @@ class Given:
 
     def fault(self, problem: str, fix: str, *, secret: bool = False) -> str:
         """One line: variable, value, problem, fix."""
+        return f"{self.assignment(secret=secret)} {problem}: {fix}"
+
+    def assignment(self, *, secret: bool = False) -> str:
+        """The setting as it was written down, value and all."""
         shown = "…" if secret and self.value else repr(self.value)
-        return f"{self.label}={shown}{self.where} {problem}: {fix}"
+        return f"{self.label}={shown}{self.where}"

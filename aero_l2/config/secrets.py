@@ -86,9 +86,7 @@ def _find(names: tuple[str, ...], sources: Sources) -> _Text | None:
         assert direct is not None
         return _Text(direct.value, direct, False)
     if file.value in sources.unreadable:
-        raise SecretFault(
-            file.fault(sources.unreadable[file.value], "name a file that holds the secret and nothing else")
-        )
+        raise SecretFault(file.fault(*sources.unreadable[file.value], secret=file.value in sources.hidden))
     return _Text(sources.files[file.value], file, True)
 
 

@@ -126,6 +126,8 @@ def test_key_is_random_text() -> None:
         (["session", "--sid", "\ud800"], "--sid does not fit a token ("),
         (["session", "--secret-file", "/nowhere"], "--secret-file='/nowhere' cannot be read: "),
         (["session", "--secret-file", "/dev/null"], "--secret-file='/dev/null' is empty: "),
+        (["session", "--secret-file", SECRET], "--secret-file=… cannot be read: "),
+        (["session", "--config", ""], "--config='' is blank: "),
         (["session", "--config", "/nowhere"], "--config='/nowhere' cannot be read: "),
         (["jwt", "--origin", "app.example"], "--origin='app.example' is no Origin (an origin begins with "),
         (["jwt", "--nbf", "3600"], "--nbf='3600' is out of range: give a whole number from 0 to 3599"),

@@ -25,7 +25,9 @@ _SOURCES = st.builds(
     config=_MAPS,
     config_faults=st.lists(_TEXTS).map(tuple),
     files=_MAPS,
-    unreadable=_MAPS,
+    unreadable=st.dictionaries(_TEXTS, st.tuples(_TEXTS, _TEXTS), max_size=3),
+    hidden=st.lists(_TEXTS).map(tuple),
+    kept=st.lists(_TEXTS).map(tuple),
 )
 
 

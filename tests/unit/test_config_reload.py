@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -12,7 +13,9 @@ import pytest
 from aero_l2.auth.keys import Keys
 from aero_l2.auth.modes import AuthMode
 from aero_l2.config import VARIABLES, Settings, Sources, gather, load, reread
+from aero_l2.config.files import unreadable
 from aero_l2.config.reload import Changes, changes, merge
+from aero_l2.config.sources import MAX_SECRET_BYTES
 from aero_l2.errors import ConfigError
 
 SECRET = "0123456789abcdef"
@@ -69,12 +72,14 @@ def _remove(path: Path) -> None:
     path.unlink()
 
 
-def _empty(path: Path) -> None:
-    path.write_text("\n")
+def _loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
 
 
-def _garble(path: Path) -> None:
-    path.write_bytes(b"\xff")
+def _replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def _replace_by_fifo(path: Path) -> None:
@@ -82,42 +87,103 @@ def _replace_by_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (_remove, "cannot be read: No such file or directory"),
-        (_empty, "is empty"),
-        (_garble, "is not UTF-8"),
-        (_replace_by_fifo, "is empty"),
-    ],
-)
+UNREADABLE = [
+    (_remove, "No such file or directory", "put it back, or name another one and restart"),
+    (_loop, "Too many levels of symbolic links", "name a file that can be read and restart"),
+    (_replace_by_folder, "Is a directory", "name a file that can be read and restart"),
+    (
+        _replace_by_fifo,
+        "it is a FIFO, which gives its content once",
+        "name a file that can be read and restart",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason", "fix"), UNREADABLE)
 def test_secret_that_cannot_be_read_any_more_stays_in_force(
-    sources: Sources, key: Path, damage: Callable[[Path], None], reason: str
+    sources: Sources, key: Path, damage: Callable[[Path], None], reason: str, fix: str
 ) -> None:
     damage(key)
     again, warnings = reread(sources)
     assert settings(again) == settings(sources)
-    assert warnings == (f"{key} {reason}; what it held before stays in force",)
+    assert again.kept == (str(key),)
+    said = f"AERO_L2_API_KEY_FILE='{key}' cannot be read: {reason}; what it held before stays in force: {fix}"
+    assert warnings == (said,)
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (_remove, "cannot be read: No such file or directory"),
-        (_garble, "is not UTF-8 at line 1"),
-        (
-            lambda path: path.write_text("max_connections = x"),
-            "is not TOML at line 1, column 19: invalid value",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("damage", "reason", "fix"), UNREADABLE)
 def test_file_that_cannot_be_read_any_more_stays_in_force(
-    sources: Sources, config: Path, damage: Callable[[Path], object], reason: str
+    sources: Sources, config: Path, damage: Callable[[Path], None], reason: str, fix: str
 ) -> None:
     damage(config)
     again, warnings = reread(sources)
     assert settings(again) == settings(sources)
-    assert warnings == (f"{config} {reason}; what it held before stays in force",)
+    assert again.kept == (str(config),)
+    said = f"--config='{config}' cannot be read: {reason}; what it held before stays in force: {fix}"
+    assert warnings == (said,)
+
+
+def test_writer_of_a_fifo_does_not_change_a_secret(sources: Sources, key: Path) -> None:
+    _replace_by_fifo(key)
+    fd = os.open(key, os.O_RDWR)
+    os.write(fd, NEXT.encode())
+    again, _ = reread(sources)
+    os.close(fd)
+    assert settings(again) == settings(sources)
+
+
+def test_file_that_can_be_read_again_is_not_kept_any_more(sources: Sources, key: Path) -> None:
+    key.unlink()
+    again, _ = reread(sources)
+    key.write_text(NEXT)
+    again, warnings = reread(again)
+    assert (settings(again).api_keys.current, again.kept, warnings) == (NEXT.encode(), (), ())
+
+
+def test_permission_that_is_missing_has_advice_of_its_own() -> None:
+    """What the kernel answers to a user without permission; tests may run as root, who always has it."""
+    reason = unreadable(PermissionError(errno.EACCES, "Permission denied"))
+    assert str(reason) == "cannot be read: Permission denied"
+    assert reason.fix == "let the user who starts the program read it"
+    assert reason.fix_later == "let the user the proxy runs as read it, or restart"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"\n", "is empty: write the secret into it"),
+        (b"\xff", "is not UTF-8: write text, base64 for example"),
+        (b"x" * (MAX_SECRET_BYTES + 1), "is larger than 65536 bytes: shorten it, or name another file"),
+    ],
+)
+def test_secret_that_is_faulty_refuses_the_reload(
+    sources: Sources, key: Path, config: Path, content: bytes, fault: str
+) -> None:
+    key.write_bytes(content)
+    config.write_text("max_connections = 6")
+    again, warnings = reread(sources)
+    with pytest.raises(ConfigError) as caught:
+        load(again)
+    assert (caught.value.faults, warnings) == ((f"AERO_L2_API_KEY_FILE='{key}' {fault}",), ())
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"max_connections = x", "is not TOML at line 1, column 19: invalid value: correct it"),
+        (b"\xff", "is not UTF-8 at line 1: correct it"),
+        (b"#" * 1_048_577, "is larger than 1048576 bytes: shorten it, or name another file"),
+    ],
+)
+def test_file_that_is_faulty_refuses_the_reload(
+    sources: Sources, key: Path, config: Path, content: bytes, fault: str
+) -> None:
+    config.write_bytes(content)
+    key.write_text(NEXT)
+    again, warnings = reread(sources)
+    with pytest.raises(ConfigError) as caught:
+        load(again)
+    assert (caught.value.faults, warnings) == ((f"--config='{config}' {fault}",), ())
 
 
 def test_faults_of_the_new_file_are_those_of_a_start(sources: Sources, config: Path) -> None:

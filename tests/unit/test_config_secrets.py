@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from aero_l2.auth.keys import Keys
-from aero_l2.config import Loaded, load
+from aero_l2.config import Loaded, gather, load
+from aero_l2.config.names import toml_key
 from aero_l2.config.secrets import MAX_PREVIOUS
 from aero_l2.config.sources import MAX_SECRET_BYTES
 from aero_l2.errors import ConfigError
@@ -144,9 +145,34 @@ def test_largest_file_is_read(file: Path) -> None:
 
 
 def test_file_that_cannot_be_read_is_refused_by_its_path(tmp_path: Path) -> None:
-    for path, said in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+    for path, said in (
+        (tmp_path / "none", "No such file or directory: check the path"),
+        (tmp_path, "Is a directory: name a file that can be read"),
+    ):
         fault = only_fault({"AERO_L2_API_KEY_FILE": str(path)})
-        assert fault.startswith(f"AERO_L2_API_KEY_FILE='{path}' cannot be read: {said}: ")
+        assert fault == f"AERO_L2_API_KEY_FILE='{path}' cannot be read: {said}"
+
+
+@pytest.mark.parametrize("name", ["AERO_L2_API_KEY_FILE", "SESSION_SECRET_FILE", "AERO_L2_JWT_SECRET_FILE"])
+@pytest.mark.parametrize("secret", [FIRST, FIRST * 100, f"{FIRST}/{SECOND}"])
+def test_secret_given_for_its_path_is_not_shown(name: str, secret: str, tmp_path: Path) -> None:
+    assert only_fault({name: secret}).startswith(f"{name}=… cannot be read: ")
+    config = tmp_path / "aero-l2.toml"
+    config.write_text(f'{toml_key(name)} = "{secret}"')
+    with pytest.raises(ConfigError) as caught:
+        load(gather(NONE, str(config)))
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{toml_key(name)}=… in {config} cannot be read: ")
+
+
+def test_path_of_something_that_cannot_be_used_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for path in ("folder", "./none"):
+        fault = only_fault({"AERO_L2_API_KEY_FILE": path})
+        assert fault.startswith(f"AERO_L2_API_KEY_FILE='{(tmp_path / path).resolve()}' cannot be read: ")
 
 
 def test_file_of_a_name_that_does_not_count_may_be_missing(tmp_path: Path) -> None:

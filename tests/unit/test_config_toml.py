@@ -228,11 +228,21 @@ def test_file_that_is_no_toml_is_refused_with_the_place(data: bytes, said: str, 
 
 
 def test_file_that_cannot_be_read_is_refused(file: Path) -> None:
-    for path, said in ((file, "No such file or directory"), (file.parent, "Is a directory"), ("a\0b", "")):
+    for path, said in (
+        (file, "No such file or directory: check the path"),
+        (file.parent, "Is a directory: name a file that can be read"),
+        ("a\0b", "its path is none: check the path"),
+    ):
         with pytest.raises(ConfigError) as caught:
             gather({}, str(path))
-        (fault,) = caught.value.faults
-        assert fault.startswith(f"--config={str(path)!r} cannot be read: {said}")
+        assert caught.value.faults == (f"--config={str(path)!r} cannot be read: {said}",)
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_path_that_is_blank_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        gather({}, path)
+    assert caught.value.faults == (f"--config={path!r} is blank: name a TOML file, or leave it out",)
 
 
 @given(st.binary(max_size=200))
