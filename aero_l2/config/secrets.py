@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from aero_l2.auth.keys import Keys
+from aero_l2.config import secret_quirks
 from aero_l2.config.given import Given
 from aero_l2.config.names import FILE, PREVIOUS
 from aero_l2.config.sources import Sources
 from aero_l2.config.variable import Variable
 
 MAX_PREVIOUS: Final = 16
-SHORT_BYTES: Final = 16
 
 
 class SecretFault(ValueError):
@@ -35,6 +36,8 @@ class _Text:
     text: str
     given: Given
     is_from_file: bool
+    beside: tuple[Given, ...]
+    """Other variables for the same secret, or for its file, that are set and do not count."""
 
     def fault(self, problem: str, fix: str) -> str:
         """One line, with the path where it is a file, without the secret where it is none."""
@@ -59,16 +62,20 @@ def read_secret(variable: Variable, sources: Sources) -> SecretRead:
     previous.pop(current, None)
     if len(previous) > MAX_PREVIOUS:
         raise SecretFault(f"{variable.name}{PREVIOUS} has {len(previous)} secrets: keep to {MAX_PREVIOUS}")
-    short = [where for key, where in {current: found, **previous}.items() if len(key) < SHORT_BYTES]
-    subjects = dict.fromkeys(where.given.subject for where in short)
-    return SecretRead(Keys(current, tuple(previous)), found.given, tuple(map(_shortness, subjects)))
+    lines = [*secret_quirks.of_current(current, found.given, is_api_key=variable.field == "api_keys")]
+    for key, where in {current: found, **previous}.items():
+        lines += secret_quirks.of_any(key, where.given)
+    for where in (found, *rotation):
+        lines += _shadowed(where, sources)
+    return SecretRead(Keys(current, tuple(previous)), found.given, tuple(dict.fromkeys(lines)))
 
 
-def _shortness(subject: str) -> str:
-    return (
-        f"{subject} holds a secret shorter than {SHORT_BYTES} bytes, which can be guessed: "
-        "make another with `aero-l2 token key`"
-    )
+def _shadowed(found: _Text, sources: Sources) -> Iterator[str]:
+    """Lines on what is given beside `found` and does not count, unless it is the same."""
+    for given in found.beside:
+        text = sources.files.get(given.value) if given.name.endswith(FILE) else given.value
+        if text != found.text:
+            yield f"{given.subject} has no effect: {found.given.subject} counts first"
 
 
 def _find(names: tuple[str, ...], sources: Sources) -> _Text | None:
@@ -84,10 +91,14 @@ def _find(names: tuple[str, ...], sources: Sources) -> _Text | None:
         raise SecretFault(direct.fault(f"is set, and {file.label} too", "keep one of them", secret=True))
     if file is None:
         assert direct is not None
-        return _Text(direct.value, direct, False)
+        return _Text(direct.value, direct, False, _others(stated, direct))
     if file.value in sources.unreadable:
         raise SecretFault(file.fault(*sources.unreadable[file.value], secret=file.value in sources.hidden))
-    return _Text(sources.files[file.value], file, True)
+    return _Text(sources.files[file.value], file, True, _others(stated, file))
+
+
+def _others(stated: list[Given], counts: Given) -> tuple[Given, ...]:
+    return tuple(given for given in stated if given is not counts)
 
 
 def _previous_keys(found: _Text) -> list[bytes]:

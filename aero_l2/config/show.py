@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from aero_l2.auth.keys import Keys
 from aero_l2.auth.modes import AuthMode
 from aero_l2.config.forwards import ForwardRule
-from aero_l2.config.secrets import SHORT_BYTES
+from aero_l2.config.secret_quirks import SHORT_BYTES
 from aero_l2.config.values import ListenAddress
 
 

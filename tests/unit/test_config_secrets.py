@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,92 @@ def test_short_secrets_are_a_warning(file: Path) -> None:
     file.write_text("short")
     rotation = {"AERO_L2_JWT_SECRET_PREVIOUS_FILE": str(file)}
     assert shortness(load(environment | rotation)) == ["AERO_L2_API_KEY", "AERO_L2_JWT_SECRET_PREVIOUS_FILE"]
+
+
+def said_of(environment: dict[str, str], start: str) -> list[str]:
+    """Warnings that begin with `start`."""
+    warnings = load(NONE | environment).warnings
+    assert not [line for line in warnings if FIRST in line or SECOND in line]
+    return [line.removeprefix(start) for line in warnings if line.startswith(f"{start} ")]
+
+
+def said_of_quirks(environment: dict[str, str], start: str) -> list[str]:
+    return [line for line in said_of(environment, start) if "AERO_L2_AUTH_MODE is none" not in line]
+
+
+@pytest.mark.parametrize(
+    "key", [f"{FIRST}/", f"{FIRST}=", f"{FIRST} x", f"{FIRST}é", f'{FIRST}"', f"({FIRST}"]
+)
+def test_api_key_that_is_no_subprotocol_is_a_warning(key: str, file: Path) -> None:
+    (line,) = said_of_quirks({"AERO_L2_API_KEY": key}, "AERO_L2_API_KEY")
+    assert line.startswith(" has a character that a subprotocol cannot have")
+    file.write_text(key)
+    assert said_of_quirks({"AERO_L2_API_KEY_FILE": str(file)}, "AERO_L2_API_KEY_FILE") == [line]
+    for other in ("AERO_L2_JWT_SECRET", "SESSION_SECRET"):
+        assert said_of_quirks({other: key}, other) == []
+
+
+def test_every_token_character_may_be_in_an_api_key() -> None:
+    letters = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
+    assert said_of_quirks({"AERO_L2_API_KEY": letters}, "AERO_L2_API_KEY") == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_end_within_a_secret_is_a_warning(name: str, end: str, file: Path) -> None:
+    both = f"{FIRST}{end}{SECOND}"
+    start = " holds a line end: it is one secret, not several; former ones belong into "
+    assert said_of_quirks({name: both}, name) == [f"{start}{name}_PREVIOUS"]
+    file.write_bytes(both.encode())
+    assert said_of_quirks({f"{name}_FILE": str(file)}, f"{name}_FILE") == [f"{start}{name}_PREVIOUS_FILE"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_around_a_secret_are_a_warning(name: str, quote: str) -> None:
+    (line,) = said_of_quirks({name: f"{quote}{FIRST}{quote}"}, name)
+    assert line.startswith(" is in quotes, which count as part of the secret")
+    former = {name: SECOND, f"{name}_PREVIOUS": f"{quote}{FIRST}{quote}"}
+    assert said_of_quirks(former, f"{name}_PREVIOUS") == [line]
+
+
+def test_secret_that_another_one_shadows_is_a_warning(file: Path, tmp_path: Path) -> None:
+    missing = str(tmp_path / "none")
+    for environment, idle, counts in (
+        (
+            {"SESSION_SECRET": FIRST, "AERO_L2_SESSION_SECRET": SECOND},
+            "AERO_L2_SESSION_SECRET",
+            "SESSION_SECRET",
+        ),
+        ({"AERO_L2_API_KEY": FIRST, "AERO_L2_TOKEN": SECOND}, "AERO_L2_TOKEN", "AERO_L2_API_KEY"),
+        (
+            {"AERO_L2_API_KEY_FILE": str(file), "AERO_L2_TOKEN": SECOND},
+            "AERO_L2_TOKEN",
+            "AERO_L2_API_KEY_FILE",
+        ),
+        (
+            {"AERO_L2_API_KEY": SECOND, "AERO_L2_TOKEN_FILE": str(file)},
+            "AERO_L2_TOKEN_FILE",
+            "AERO_L2_API_KEY",
+        ),
+        ({"AERO_L2_API_KEY": FIRST, "AERO_L2_TOKEN_FILE": missing}, "AERO_L2_TOKEN_FILE", "AERO_L2_API_KEY"),
+    ):
+        assert said_of(environment, idle) == [f" has no effect: {counts} counts first"]
+
+
+def test_secret_given_twice_alike_is_none(file: Path) -> None:
+    for other in ({"AERO_L2_TOKEN": f" {FIRST}"}, {"AERO_L2_TOKEN_FILE": str(file)}):
+        assert said_of({"AERO_L2_API_KEY": FIRST, **other}, next(iter(other))) == []
+
+
+def test_secret_of_the_environment_shadows_the_one_in_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "aero-l2.toml"
+    config.write_text(f'api_key = "{SECOND}"\napi_key_previous = "{THIRD}"')
+    environment = {"AERO_L2_API_KEY": FIRST, "AERO_L2_API_KEY_PREVIOUS": SECOND, "AERO_L2_AUTH_MODE": "token"}
+    assert load(gather(environment, str(config))).warnings == (
+        f"api_key in {config} has no effect: AERO_L2_API_KEY counts first",
+        f"api_key_previous in {config} has no effect: AERO_L2_API_KEY_PREVIOUS counts first",
+    )
 
 
 def test_misspelt_name_of_a_secrets_file_is_a_warning_with_the_nearest(file: Path) -> None:
