@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import resource
@@ -24,6 +25,7 @@ from aero_l2.config import Settings
 from aero_l2.config.handover import read as read_settings
 from aero_l2.config.load import Loaded, load
 from aero_l2.config.sources import Sources
+from aero_l2.door.listening import describe_origins, listen_advice, shown_address
 from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.errors import ConfigError
@@ -40,7 +42,7 @@ from netns.client import NetdClient
 from netns.errors import LaunchError, NetnsError
 from netns.launch import CONTROL_FD_VARIABLE, SETTINGS_FD_VARIABLE, STOP_SIGNALS
 from netns.spec import SegmentSpec
-from netns.syscalls import set_process_name
+from netns.syscalls import Prctl, prctl, set_process_name
 
 EXIT_CANNOT_START: Final = 2
 _log = structlog.get_logger("aero_l2.app")
@@ -51,10 +53,12 @@ class Environment:
     """What the server gets from its surroundings.
 
     settings: as they were given; file descriptors may allow fewer tunnels (`budget`).
+    listen_setting: what decided where to listen, in words for people.
     """
 
     sources: Sources
     settings: Settings
+    listen_setting: str
     budget: FileBudget
     control: socket.socket
     ready_stdout: bool
@@ -80,13 +84,23 @@ async def run(environment: Environment) -> int:
         door = await serve(settings, readiness.open, readiness, metrics, max_waiting=waiting)
     except OSError as error:
         return cannot_start(
-            f"AERO_L2_PROXY_LISTEN_ADDR: cannot listen on {_shown(settings)}: {error.strerror}"
+            f"{environment.listen_setting}: cannot listen on {shown_address(settings)}: "
+            f"{listen_advice(error)}"
         )
-    _log.info("listening", address=_shown(settings), port=door.port, max_tunnels=settings.max_connections)
-    reload_on_hang_up(environment, door)
+    _log.info(
+        "listening",
+        address=shown_address(settings),
+        port=door.port,
+        auth=settings.auth_mode.value,
+        origins=describe_origins(settings),
+        max_tunnels=settings.max_connections,
+    )
+    reloader = reload_on_hang_up(environment, door)
     announcing = spawn(announce(readiness, door, to_stdout=environment.ready_stdout), name="announce")
     gc.freeze()
     await stopping.wait()
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    reloader.stop()
     _log.info("shutting down", tunnels=door.active)
     announcing.cancel()
     await door.shutdown()
@@ -95,7 +109,7 @@ async def run(environment: Environment) -> int:
     return 0
 
 
-def reload_on_hang_up(environment: Environment, door: DoorServer) -> None:
+def reload_on_hang_up(environment: Environment, door: DoorServer) -> Reloader:
     """From now on SIGHUP reads the settings again; one that came during the start is not lost."""
 
     def apply(settings: Settings) -> None:
@@ -105,6 +119,7 @@ def reload_on_hang_up(environment: Environment, door: DoorServer) -> None:
     reloader = Reloader(environment.sources, environment.settings, apply)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
+    return reloader
 
 
 def within(budget: FileBudget, settings: Settings) -> Settings:
@@ -195,15 +210,18 @@ def raise_file_limit(settings: Settings) -> FileBudget:
     return budget
 
 
+def end(status: int) -> NoReturn:
+    """Leave at once: all is released, and a thread that looks a name up or reads a file may never return."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 def cannot_start(reason: str) -> int:
     """One line for people; the exit status that goes with it."""
     print(f"aero-l2: {reason}", file=sys.stderr, flush=True)
     return EXIT_CANNOT_START
-
-
-def _shown(settings: Settings) -> str:
-    host, port = settings.listen
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _inherited(variable: str) -> int:
@@ -241,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     control = socket.socket(fileno=_inherited(CONTROL_FD_VARIABLE))
     sources, loaded = _settings()
     set_process_name("aero-l2-server")
+    prctl(Prctl.SET_DUMPABLE, 0)
     log.configure(loaded.settings.log_level, loaded.settings.log_format)
     for warning in loaded.warnings:
         _log.warning(warning)
@@ -250,8 +269,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except LaunchError as error:
         sys.exit(cannot_start(str(error)))
     with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
-        environment = Environment(sources, loaded.settings, budget, control, options.ready_stdout)
-        sys.exit(runner.run(run(environment)))
+        listen = loaded.given.get("listen")
+        environment = Environment(
+            sources=sources,
+            settings=loaded.settings,
+            listen_setting=listen.subject if listen is not None else "AERO_L2_PROXY_LISTEN_ADDR",
+            budget=budget,
+            control=control,
+            ready_stdout=options.ready_stdout,
+        )
+        status = runner.run(run(environment))
+        end(status)
 
 
 if __name__ == "__main__":

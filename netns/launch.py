@@ -9,6 +9,7 @@ user_namespaces(7) and capabilities(7).
 import argparse
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -147,6 +148,8 @@ class Supervisor:
 
     def _end(self, status: int) -> int:
         """The server ended: netd sees that too and ends by itself, within a bounded time."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         if status < 0:
             _say(f"the server ended ({_ending(status)}); every tunnel is gone")
         self._control.close()
@@ -271,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = parser.parse_args(arguments)
     set_process_name("aero-l2")
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets and guests' data
     _close_inherited(but=options.settings_fd)
     os.set_inheritable(options.settings_fd, False)
     try:

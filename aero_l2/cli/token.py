@@ -17,6 +17,7 @@ from aero_l2.auth.jwt import JwtClaims, mint_jwt
 from aero_l2.auth.keys import RANDOM_KEY_BYTES, random_key
 from aero_l2.auth.session_token import SessionClaims, mint_session_token
 from aero_l2.cli.errors import EXIT_USAGE, complain
+from aero_l2.config.load import about_names
 from aero_l2.config.names import BY_NAME, FILE
 from aero_l2.config.secrets import SecretFault, read_secret
 from aero_l2.config.sources import Sources, gather
@@ -124,11 +125,15 @@ def _origin(text: str) -> str | None:
 
 
 def _sources(config: str | None) -> Sources:
-    """Where the proxy's settings come from. Of them only what a token needs is judged."""
+    """Where the proxy's settings come from. Of their values only what a token needs is judged, but every name."""
     try:
-        return gather(os.environ, config)
+        sources = gather(os.environ, config)
     except ConfigError as error:
         _fail(*error.faults)
+    complain(*(f"warning: {warning}" for warning in about_names(sources)))
+    if sources.config_faults:
+        _fail(*sources.config_faults)
+    return sources
 
 
 def _setting(name: str, sources: Sources) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from aero_l2.config import rules, unsupported
 from aero_l2.config.given import Given, Place, on_one_line
-from aero_l2.config.names import KNOWN, hint
+from aero_l2.config.names import KNOWN, hint, toml_key
 from aero_l2.config.secrets import SecretFault, read_secret
 from aero_l2.config.settings import Settings
 from aero_l2.config.sources import Sources, gather
@@ -92,17 +92,16 @@ class _Reading:
             except BadValue as fault:
                 self.faults.append(said[0].fault(str(fault), fault.fix))
 
-    def note_names(self) -> None:
-        """Names nobody reads, and former ones."""
-        self.warnings += [
-            f"{on_one_line(name)} is not a setting{hint(name, KNOWN)}"
-            for name in sorted(self.sources.environment)
-            if name not in KNOWN
-        ]
-        for variable in VARIABLES:
-            for given in self.sources.given(*variable.deprecated):
-                if given.value:
-                    self.warnings.append(f"{given.subject} is deprecated, use {given.called(variable.name)}")
+
+def about_names(sources: Sources) -> Iterator[str]:
+    """Warnings about variables that nobody reads, and former names."""
+    for name in sorted(sources.environment):
+        if name not in KNOWN:
+            yield f"{on_one_line(name)} is not a setting{hint(toml_key(name), as_key=False)}"
+    for variable in VARIABLES:
+        for given in sources.given(*variable.deprecated):
+            if given.value:
+                yield f"{given.subject} is deprecated, use {given.called(variable.name)}"
 
 
 def load(sources: Sources | Mapping[str, str]) -> Loaded:
@@ -118,7 +117,7 @@ def load(sources: Sources | Mapping[str, str]) -> Loaded:
     reading.refuse_unsupported()
     for variable in VARIABLES:
         reading.read(variable)
-    reading.note_names()
+    reading.warnings += about_names(reading.sources)
     judged = rules.judge(reading.fields, reading.given)
     faults = reading.faults + judged.faults
     if faults:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from typing import Final
 
 from aero_l2.config import unsupported
@@ -51,7 +50,20 @@ def _names_by_key() -> dict[str, str]:
 BY_KEY: Final = _names_by_key()
 
 
-def hint(name: str, among: Iterable[str]) -> str:
-    """`, did you mean …?` where one of `among` is near."""
-    near = difflib.get_close_matches(name, sorted(among), n=1)
-    return f", did you mean {near[0]}?" if near else ""
+_SUGGESTED: Final = sorted(set(BY_KEY) - {"open", "insecure_allow_no_auth"})
+"""Nobody is led to turn a check off by a slip of the keyboard."""
+_NEAR: Final = 0.77
+"""Least similarity (difflib): `listen_addr` is near `proxy_listen_addr`, `secret` is not near `jwt_secret`."""
+
+
+def hint(key: str, *, as_key: bool) -> str:
+    """`, did you mean …?` where the key of a setting is near `key`, else where all of them are listed.
+
+    Args:
+        key: what somebody wrote, as `toml_key` makes it.
+        as_key: whether it was in a TOML file.
+    """
+    near = difflib.get_close_matches(key, _SUGGESTED, n=1, cutoff=_NEAR)
+    if not near:
+        return ": `aero-l2 settings` lists all there are"
+    return f", did you mean {near[0] if as_key else BY_KEY[near[0]]}?"

@@ -48,7 +48,7 @@ def parse(data: bytes, path: str) -> tuple[dict[str, str], tuple[str, ...]]:
     for key, value in table.items():
         name = BY_KEY.get(key)
         if name is None:
-            faults.append(f"{_shown_key(key)} in {path} is not a setting{hint(toml_key(key), BY_KEY)}")
+            faults.append(f"{_shown_key(key)} in {path} is not a setting{hint(toml_key(key), as_key=True)}")
             continue
         try:
             values[name] = _text(name, value)

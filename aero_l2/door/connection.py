@@ -15,7 +15,7 @@ from typing import Final, Protocol, cast
 
 from aero_l2.auth.modes import Admitted
 from aero_l2.door.endpoints import SHUTTING_DOWN, Endpoints
-from aero_l2.door.handshake import DoorRules, Refusal, Upgrade, accept, judge, refusal_of
+from aero_l2.door.handshake import DoorRules, Refusal, Upgrade, accept, judge, not_now, refusal_of
 from aero_l2.door.http import BadRequest, HeadReader, RequestHead, Response, text_response
 from aero_l2.errors import AtCapacity, SegmentUnavailable
 from aero_l2.observe.limit import LimitedLog
@@ -147,12 +147,17 @@ class Connection(asyncio.Protocol):
         if response is not None:
             self._answer(response, head_only=head.method == "HEAD")
             return
+        self._client = client_group(how.client)
+        upgrade = self._upgrade_of(head, how)
+        too_early = not_now(upgrade)
+        if too_early is not None:
+            self._refuse(too_early)
+            return
         switching = accept(head)
         if isinstance(switching, Response):
             self._reject(switching)
             return
-        self._client = client_group(how.client)
-        judged = judge(self._upgrade_of(head, how), self._door.rules)
+        judged = judge(upgrade, self._door.rules)
         if isinstance(judged, Refusal):
             self._refuse(judged)
             return
@@ -212,6 +217,8 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal_of(failure))
         except Exception:
             self._refuse(Refusal(503, "the tunnel could not be made: internal error"))
+            if self._step is _Step.DONE:
+                transport.abort()  # the 101 is out, and nobody else may have taken the connection over
             raise
 
     @property

@@ -16,6 +16,7 @@ from websockets.datastructures import Headers
 MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_HEADERS: Final = 128
 MAX_EMPTY_LINES: Final = 2
+MAX_ELEMENTS: Final = 64
 
 _TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
@@ -83,14 +84,19 @@ class RequestHead:
         lengths = self.headers.get_all("Content-Length")
         return "Transfer-Encoding" in self.headers or any(length.strip("0") for length in lengths)
 
+    def elements(self, name: str) -> list[str]:
+        """Elements of a comma-separated header over all its lines; of too many the first `MAX_ELEMENTS`."""
+        found: list[str] = []
+        for line in self.headers.get_all(name):
+            parts = line.split(",", MAX_ELEMENTS)[:MAX_ELEMENTS]
+            found += [element for part in parts if (element := part.strip())]
+            if len(found) >= MAX_ELEMENTS:
+                break
+        return found[:MAX_ELEMENTS]
+
     def tokens(self, name: str) -> list[str]:
-        """Elements of a comma-separated header, in lower case, over all its lines."""
-        return [
-            element.strip().lower()
-            for line in self.headers.get_all(name)
-            for element in line.split(",")
-            if element.strip()
-        ]
+        """The same in lower case."""
+        return [element.lower() for element in self.elements(name)]
 
 
 class HeadReader:

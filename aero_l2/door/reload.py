@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import structlog
 
@@ -18,6 +20,35 @@ from aero_l2.tasks import spawn
 MAX_READ_S: Final = 10.0
 
 _log = structlog.get_logger("aero_l2.reload")
+
+
+_Result = TypeVar("_Result")
+
+
+def _on_a_thread(work: Callable[[], _Result]) -> asyncio.Future[_Result]:
+    """Run `work` on a thread that nobody waits for at the end: a mount may not answer, ever."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[_Result] = loop.create_future()
+
+    def tell(value: _Result | None, failure: Exception | None) -> None:
+        if result.done():
+            return
+        if failure is not None:
+            result.set_exception(failure)
+        else:
+            result.set_result(cast(_Result, value))
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = work()
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, value, failure)
+
+    threading.Thread(target=run, name="reload", daemon=True).start()
+    return result
 
 
 class Reloader:
@@ -48,14 +79,19 @@ class Reloader:
     async def _run(self) -> None:
         while self._asked:
             self._asked = False
-            try:
-                # On a thread: a file on a mount that does not answer must not hold up the tunnels.
-                reading = asyncio.to_thread(reread, self._sources)
-                sources, warnings = await asyncio.wait_for(reading, MAX_READ_S)
-            except TimeoutError:
+            reading = _on_a_thread(lambda: reread(self._sources))
+            done, _ = await asyncio.wait((reading,), timeout=MAX_READ_S)
+            if not done:
                 _log.error("reload failed, settings stay", reason=f"files not read within {MAX_READ_S:g} s")
+                await asyncio.wait((reading,))  # one that hangs is enough
                 continue
-            self._take(sources, warnings)
+            self._take(*reading.result())
+
+    def stop(self) -> None:
+        """Read and apply no more."""
+        self._asked = False
+        if self._task is not None:
+            self._task.cancel()
 
     def _take(self, sources: Sources, warnings: tuple[str, ...]) -> None:
         """Judge all of it before anything changes: half of a new configuration may be no configuration."""

@@ -119,9 +119,20 @@ class DoorServer:
     def respond(self, head: RequestHead, how: Via) -> Response | None:
         """The answer to a request, None where it asks for a tunnel and the upgrade has to decide."""
         if head.path == SESSION_PATH and self.sessions.settings.session_endpoint:
-            moment = Moment(time.time(), time.monotonic())
-            return self.sessions.answer(head, how, self.rules, moment, draining=self.endpoints.draining)
+            return self._answer_session(head, how)
         return self.endpoints.route(head)
+
+    def _answer_session(self, head: RequestHead, how: Via) -> Response:
+        moment = Moment(time.time(), time.monotonic())
+        response = self.sessions.answer(head, how, self.rules, moment, draining=self.endpoints.draining)
+        if head.method == "POST" and response.status == 200:
+            self.metrics.session_cookies_issued.inc()
+        elif response.status >= 400:
+            self.metrics.session_cookies_refused.inc()
+            text = response.body.decode()
+            kind, client = text.partition(":")[0], client_group(how.client)
+            self.log.write("info", "session refused", text, kind=kind, client=client, status=response.status)
+        return response
 
     def waits(self, connection: Connection) -> None:
         """Count a connection as waiting; `Waiting` says which one goes if that is one too many."""

@@ -26,6 +26,7 @@ from aero_l2.web.forwarded import Via, client_group
 from aero_l2.web.origin import sole_origin
 
 SESSION_PATH: Final = "/session"
+SID_PREFIX: Final = "anonymous-"
 TOO_MANY_SESSIONS: Final = "too many session requests"
 _PREFLIGHT_AGE_S: Final = 600
 _SID_BYTES: Final = 16
@@ -92,12 +93,18 @@ class SessionIssuer:
         return Response(200, json.dumps(body).encode(), "application/json", headers)
 
     def _sid(self, head: RequestHead, moment: Moment) -> str:
-        """The id of a cookie that still counts, so that renewing it frees nobody of a limit; or a new one."""
+        """The id of a cookie of ours that still counts, so that renewing frees nobody of a limit; or a new.
+
+        Of ours: issued here, and signed with the current secret. Others are not for us to prolong.
+        """
         cookie = read_credentials("", head.headers).cookie
-        keys = self.settings.session_secrets.verifying()
+        current = self.settings.session_secrets.current
         with suppress(InvalidToken):
-            return verify_session_token(cookie or "", keys, moment.unix).sid
-        return secrets.token_urlsafe(_SID_BYTES)
+            keys = (current,) if current is not None else ()
+            sid = verify_session_token(cookie or "", keys, moment.unix).sid
+            if sid.startswith(SID_PREFIX):
+                return sid
+        return SID_PREFIX + secrets.token_urlsafe(_SID_BYTES)
 
 
 _PREFLIGHT: Final = (

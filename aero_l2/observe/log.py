@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Literal, TextIO
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.typing import Processor
 
 LogFormat = Literal["auto", "console", "json"]
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Unfailing:
+    """A stream whose writing never fails: a full disk or a reader that is gone costs lines, not tunnels."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what can be handed on."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._stream.isatty()
 
 
 def configure(level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:
@@ -21,7 +44,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
         format: console, json, or auto: console where `stream` is a terminal.
         stream: stderr if None.
     """
-    stream = stream if stream is not None else sys.stderr
+    stream = cast(TextIO, Unfailing(stream if stream is not None else sys.stderr))
     on_console = format == "console" or (format == "auto" and stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -30,7 +53,9 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
     ]
     final: list[Processor]
     if on_console:
-        final = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        # Plain: other formatters show local variables, secrets among them.
+        plain = structlog.dev.plain_traceback
+        final = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     else:
         final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     structlog.configure(

@@ -91,6 +91,13 @@ class Metrics:
             "l2_session_connection_denied_total", "Upgrades refused for the limit per session principal."
         )
 
+        self.session_cookies_issued = counter(
+            "l2_session_cookies_issued_total", "Cookies that POST /session issued."
+        )
+        self.session_cookies_refused = counter(
+            "l2_session_cookies_refused_total", "Requests for a cookie that were refused."
+        )
+
     def _declare_traffic(self) -> None:
         counter = self._counter
         self.frames_rx = counter("l2_frames_rx_total", "Frames from guests.")

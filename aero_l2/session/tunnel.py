@@ -15,7 +15,9 @@ from aero_l2.session.closing import CLOSINGS, Reason
 from aero_l2.session.link import Link
 from aero_l2.session.ports import Segment
 from aero_l2.session.pump import Pump
+from aero_l2.session.registry import Holder
 from aero_l2.session.state import Phase, TunnelState
+from aero_l2.web.echo import echo
 from aero_l2.wire.receive import Receiver
 from aero_l2.wire.send import websocket_message
 from aero_l2.wire.tunnel import Limits, MessageType, encode, encode_error, sort_batch
@@ -37,7 +39,8 @@ class TunnelOptions:
 class Tunnel:
     """One tunnel; made while its segment stands, run once its transport is upgraded.
 
-    expires_at: unix seconds at which it is closed, None = never.
+    holder: for the log, which has to say who was behind what a guest did. expires_at: unix seconds at which
+    it is closed, None = never.
 
     The messages of one read arrive together in `on_messages`; what counts or merges them belongs there.
     """
@@ -50,6 +53,7 @@ class Tunnel:
         options: TunnelOptions,
         metrics: Metrics,
         *,
+        holder: Holder,
         expires_at: float | None = None,
     ) -> None:
         self.session_id = session_id
@@ -58,7 +62,9 @@ class Tunnel:
         self._segment = segment
         self._options = options
         self._metrics = metrics
-        self._log = _log.bind(session=session_id, peer=peer)
+        self._log = _log.bind(session=session_id, peer=peer, client=holder.client)
+        if holder.principal is not None:
+            self._log = self._log.bind(sid=echo(holder.principal))
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._expires_at = expires_at

@@ -90,7 +90,13 @@ class Tunnels:
             session_id = next(self._ids)
             async with self._opener(session_id) as segment:
                 tunnel = Tunnel(
-                    session_id, peer, segment, self._options, self._metrics, expires_at=expires_at
+                    session_id,
+                    peer,
+                    segment,
+                    self._options,
+                    self._metrics,
+                    holder=holder,
+                    expires_at=expires_at,
                 )
                 self._live.add(tunnel)
                 try:

@@ -60,7 +60,8 @@ def test_busy_port_ends_with_status_2_and_names_address_and_setting() -> None:
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert f"127.0.0.1:{port}" in line
-    assert "AERO_L2_PROXY_LISTEN_ADDR" in line
+    assert line.startswith("aero-l2: --bind: ")
+    assert "choose another port" in line
 
 
 def test_interrupt_of_a_terminals_process_group_ends_with_status_0() -> None:

@@ -149,6 +149,19 @@ def test_missing_secret_is_said_with_where_to_put_it() -> None:
     assert "AERO_L2_JWT_SECRET" in complaint("jwt", SESSION_SECRET=SECRET)
 
 
+def test_misspelt_names_are_said(tmp_path: Path) -> None:
+    result = run("session", SESSION_SECRET=SECRET, AERO_L2_SESION_SECRET="x")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+    assert result.stderr == (
+        "aero-l2: warning: AERO_L2_SESION_SECRET is not a setting, did you mean AERO_L2_SESSION_SECRET?\n"
+    )
+    config = tmp_path / "aero-l2.toml"
+    config.write_text(f'sesion_secret = "{SECRET}"')
+    assert complaint("session", "--config", str(config)) == (
+        f"sesion_secret in {config} is not a setting, did you mean session_secret?"
+    )
+
+
 def test_faulty_secret_is_refused_without_showing_it() -> None:
     line = complaint("jwt", AERO_L2_JWT_SECRET="canary", AERO_L2_JWT_SECRET_FILE="/dev/null")
     assert "AERO_L2_JWT_SECRET" in line

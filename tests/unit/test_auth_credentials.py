@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,3 +179,52 @@ def test_any_request_is_read(query: str, headers: dict[str, list[str]]) -> None:
     everything = query + "\n".join(line for lines in headers.values() for line in lines)
     for value in (*found.jwts, *filter(None, [found.cookie])):
         assert value in everything or "%" in everything
+
+
+def taken_apart(query: str, protocols: list[str], cookies: list[str]) -> list[str | None]:
+    """The rules once more, by taking everything apart; values not decoded."""
+
+    def parameter(wanted: str) -> str | None:
+        pairs = [pair.partition("=") for pair in query.split("&")]
+        return next((value for name, _, value in pairs if name == wanted), None) or None
+
+    names = [name.strip(" \t") for line in protocols for name in line.split(",")]
+    offered = [name.removeprefix("aero-l2-token.") for name in names if name.startswith("aero-l2-token.")]
+    pairs = [pair.strip(" \t").partition("=") for line in cookies for pair in line.split(";")]
+    sessions = [v.strip(" \t") for n, equals, v in pairs if equals and n.rstrip(" \t") == "aero_session"]
+    return [
+        parameter("token"),
+        parameter("apiKey"),
+        *(next(iter(f), None) or None for f in (offered, sessions)),
+    ]
+
+
+def pieces(*words: str) -> st.SearchStrategy[str]:
+    return st.lists(st.sampled_from([*words, " ", "\t", "=", "x", "a=b"]), max_size=12).map("".join)
+
+
+@given(
+    pieces("token", "apiKey", "&", "&&"),
+    st.lists(pieces("aero-l2-token.", "aero-l2-tunnel-v1", ",", ",,"), max_size=3),
+    st.lists(pieces("aero_session", "aero_session=", ";", ";;"), max_size=3),
+)
+def test_credentials_are_found_where_taking_apart_finds_them(
+    query: str, protocols: list[str], cookies: list[str]
+) -> None:
+    headers = Headers()
+    for name, lines in (("Sec-WebSocket-Protocol", protocols), ("Cookie", cookies)):
+        for line in lines:
+            headers[name] = line
+    found = read_credentials(query, headers)
+    expected = taken_apart(query, protocols, cookies)
+    assert [found.token, found.api_key, found.subprotocol, found.cookie] == expected
+
+
+def test_a_head_full_of_separators_takes_no_time() -> None:
+    headers = Headers()
+    headers["Sec-WebSocket-Protocol"] = "," * 16_000
+    headers["Cookie"] = ";" * 16_000
+    start = time.process_time()
+    for _ in range(10):
+        assert read_credentials("&" * 16_000, headers) == Credentials()
+    assert time.process_time() - start < 0.05  # 0.003 here, 0.09 when they were taken apart

@@ -14,6 +14,7 @@ from aero_l2.errors import ConfigError
 from netns.spec import Forward, SegmentSpec
 
 PAIR = {"AERO_L2_OPEN": "1", "AERO_L2_INSECURE_ALLOW_NO_AUTH": "1"}
+KEY = {"AERO_L2_API_KEY": "0123456789abcdef"}
 
 
 def settings(**variables: str) -> Settings:
@@ -232,9 +233,33 @@ def test_compatible_variable_that_does_not_parse_is_refused() -> None:
     assert "is not a yes or no" in only_fault(AERO_L2_ALLOW_PRIVATE_IPS="maybe")
 
 
-def test_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
-    warnings = load(PAIR | {"AERO_L2_MAX_CONECTIONS": "5", "PATH": "/bin"}).warnings
-    assert warnings == ("AERO_L2_MAX_CONECTIONS is not a setting, did you mean AERO_L2_MAX_CONNECTIONS?",)
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("AERO_L2_MAX_CONECTIONS", "AERO_L2_MAX_CONNECTIONS"),
+        ("AERO_L2_ALOWED_ORIGINS", "AERO_L2_ALLOWED_ORIGINS"),
+        ("AERO_L2_ALLOWED_HOST", "AERO_L2_ALLOWED_HOSTS"),
+        ("AERO_L2_SESION_SECRET", "AERO_L2_SESSION_SECRET"),
+        ("AERO_L2_SESSION_SECERT_FILE", "AERO_L2_SESSION_SECRET_FILE"),
+        ("AERO_L2_LISTEN_ADDR", "AERO_L2_PROXY_LISTEN_ADDR"),
+        ("AERO_L2_max_connections", "AERO_L2_MAX_CONNECTIONS"),
+    ],
+)
+def test_unknown_variable_is_a_warning_with_the_nearest_name(wrong: str, right: str) -> None:
+    warnings = load(KEY | {wrong: "5", "PATH": "/bin"}).warnings
+    assert warnings == (f"{wrong} is not a setting, did you mean {right}?",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("FOO", "FOOBAR", "TLS_CERT", "TLS_KEY", "SECRET", "METRICS", "PORT", ""),
+        *("OPNE", "OPENED", "INSECURE_ALLOW_NO_AUHT", "INSECURE_ALLOW_NOAUTH"),
+    ],
+)
+def test_unknown_variable_near_none_is_a_warning_with_where_they_are_listed(name: str) -> None:
+    warnings = load(KEY | {f"AERO_L2_{name}": "5"}).warnings
+    assert warnings == (f"AERO_L2_{name} is not a setting: `aero-l2 settings` lists all there are",)
 
 
 @pytest.mark.parametrize(

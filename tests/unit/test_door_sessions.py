@@ -139,3 +139,19 @@ async def test_no_cookies_while_shutting_down() -> None:
         status, headers, body = await post(stand)
         assert (status, body) == (503, b"shutting down")
         assert "set-cookie" not in headers
+
+
+async def test_cookies_and_refusals_are_counted_and_refusals_logged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with standing(**SETTINGS, AERO_L2_MAX_SESSIONS_PER_MINUTE_PER_IP="1") as stand:
+        await post(stand)
+        await post(stand)
+        await post(stand, origin="http://evil.example")
+        await post(stand, method="OPTIONS")
+        assert stand.value("l2_session_cookies_issued_total") == 1
+        assert stand.value("l2_session_cookies_refused_total") == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if "session refused" in line]
+    assert len(lines) == 2
+    assert "too many session requests" in lines[0]
+    assert "Origin not allowed: http://evil.example" in lines[1]

@@ -34,6 +34,8 @@ COUNTERS = [
     "l2_upgrade_ip_limit_exceeded_total",
     "l2_auth_failures_total",
     "l2_session_connection_denied_total",
+    "l2_session_cookies_issued_total",
+    "l2_session_cookies_refused_total",
     "l2_frames_rx_total",
     "l2_frames_tx_total",
     "l2_bytes_rx_total",
