@@ -125,7 +125,7 @@ def _origin(text: str) -> str | None:
 
 
 def _sources(config: str | None) -> Sources:
-    """Where the proxy's settings come from. Of their values only what a token needs is judged, but every name."""
+    """Where the proxy's settings come from. Every name is judged, of the values those a token needs."""
     try:
         sources = gather(os.environ, config)
     except ConfigError as error:

@@ -53,7 +53,7 @@ BY_KEY: Final = _names_by_key()
 _SUGGESTED: Final = sorted(set(BY_KEY) - {"open", "insecure_allow_no_auth"})
 """Nobody is led to turn a check off by a slip of the keyboard."""
 _NEAR: Final = 0.77
-"""Least similarity (difflib): `listen_addr` is near `proxy_listen_addr`, `secret` is not near `jwt_secret`."""
+"""Least similarity (difflib): `listen_addr` is near `proxy_listen_addr`, `secret` not near `jwt_secret`."""
 
 
 def hint(key: str, *, as_key: bool) -> str:
