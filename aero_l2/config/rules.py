@@ -1,4 +1,4 @@
-"""Settings judged together: what one demands of another."""
+"""Settings judged together: what one demands of another, and what one decides for another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aero_l2.auth.modes import AuthMode, Secret
-from aero_l2.config.access import ANY_ORIGIN
+from aero_l2.config import notes
 from aero_l2.config.forwards import MAX_FORWARDS
 from aero_l2.config.given import Given
 
@@ -27,8 +27,6 @@ _HOW_TO_SET: Final = {
     "api_key": "an API key (AERO_L2_API_KEY)",
     "jwt": "AERO_L2_JWT_SECRET",
 }
-_ONE_OR_NO: Final = frozenset(("1", "0", "false", "no", "off"))
-_NO_AUTH_PAIR: Final = {"open": "AERO_L2_OPEN", "insecure_allow_no_auth": "AERO_L2_INSECURE_ALLOW_NO_AUTH"}
 
 
 @dataclass(slots=True)
@@ -48,9 +46,7 @@ def judge(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Judged:
     _limit_forwards(judged)
     _choose_mode(judged, given)
     _guard_session_endpoint(judged, given)
-    _note_near_ones(judged, given)
-    _note_blind_trust(judged, given)
-    _note_wildcards(judged)
+    judged.warnings += notes.about(judged.fields, given)
     return judged
 
 
@@ -109,7 +105,7 @@ def _default_mode(judged: Judged, given: Mapping[str, Given]) -> AuthMode | None
         return AuthMode.NONE
     said = " and ".join(
         f"{name}={given[field].value!r}" if field in given else f"{name} unset"
-        for field, name in _NO_AUTH_PAIR.items()
+        for field, name in notes.NO_AUTH_PAIR.items()
     )
     if fields.get("jwt_secrets"):
         judged.faults.append(
@@ -149,33 +145,3 @@ def _guard_session_endpoint(judged: Judged, given: Mapping[str, Given]) -> None:
                 "set a session secret and a mode that does, session for example",
             )
         )
-
-
-def _note_near_ones(judged: Judged, given: Mapping[str, Given]) -> None:
-    """Where only exactly 1 counts, `true` is no fault and does nothing: worth a line."""
-    for field in _NO_AUTH_PAIR:
-        if field in given and given[field].value.lower() not in _ONE_OR_NO:
-            judged.warnings.append(f"{given[field].subject} is not exactly 1, so it counts as unset")
-
-
-def _note_blind_trust(judged: Judged, given: Mapping[str, Given]) -> None:
-    """Without the proxies' addresses, whoever connects directly is believed too."""
-    if judged.fields.get("trusted_proxies") != ():
-        return
-    for field in ("trust_proxy", "trust_proxy_host"):
-        if judged.fields.get(field):
-            judged.warnings.append(
-                f"{given[field].subject} believes whoever connects: name your proxies in "
-                "AERO_L2_TRUSTED_PROXIES, or see to it that only they connect, and replace what clients send"
-            )
-
-
-def _note_wildcards(judged: Judged) -> None:
-    """The URL standard admits an asterisk in a host, so such an entry is valid, and matches nobody."""
-    for field, name in (
-        ("allowed_origins", "AERO_L2_ALLOWED_ORIGINS"),
-        ("allowed_hosts", "AERO_L2_ALLOWED_HOSTS"),
-    ):
-        for entry in judged.fields.get(field, ()):
-            if "*" in entry and (field, entry) != ("allowed_origins", ANY_ORIGIN):
-                judged.warnings.append(f"{name}: {entry!r} is taken literally, there are no patterns")

@@ -83,13 +83,14 @@ THEMES: Final[tuple[Theme, ...]] = (
     Theme("Origin, Host and proxies in front", (
         Variable(
             "allowed_origins", "AERO_L2_ALLOWED_ORIGINS", "", access.origins,
-            "Pages that may open tunnels, by their Origin; `*` = any valid one. Unset: the Origin's host and "
-            "port have to be those of the request.",
+            "Pages that may open tunnels, by their Origin; `*` = any valid one, whatever else is listed. "
+            "Unset: the Origin's host and port have to be those of the request.",
             behind=("ALLOWED_ORIGINS",), reloadable=True, listed=True,
         ),
         Variable(
             "allowed_origins_extra", "AERO_L2_ALLOWED_ORIGINS_EXTRA", "", access.origins,
-            "Origins on top of those.", reloadable=True, listed=True,
+            "Origins on top of those. Set alone it ends the rule of the same host too: list the proxy's own "
+            "origin as well.", reloadable=True, listed=True,
         ),
         Variable(
             "open", "AERO_L2_OPEN", "0", values.exactly_one,

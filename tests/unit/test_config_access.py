@@ -125,7 +125,7 @@ def test_unknown_mode_is_refused_with_the_choices() -> None:
     ],
 )
 def test_secret_that_the_mode_does_not_read_is_a_warning(environment: dict[str, str], idle: str) -> None:
-    (warning,) = load(environment).warnings
+    warning = load(environment).warnings[0]
     assert warning.startswith(f"{idle} has no effect: AERO_L2_AUTH_MODE is ")
 
 
@@ -196,7 +196,7 @@ def test_invalid_origin_refuses_to_start(name: str, entry: str) -> None:
     ],
 )
 def test_pattern_in_a_list_is_a_warning(name: str, entry: str) -> None:
-    (warning,) = load(NONE | {name: entry}).warnings
+    (warning,) = load(KEY | {name: entry}).warnings
     assert warning == f"{name}: {entry!r} is taken literally, there are no patterns"
 
 
@@ -223,7 +223,7 @@ def test_named_proxies_are_trusted() -> None:
 
 def test_proxies_of_which_only_the_host_is_believed() -> None:
     got = load(
-        NONE
+        KEY
         | {
             "AERO_L2_TRUSTED_PROXIES": "10.0.0.0/8",
             "AERO_L2_TRUST_PROXY": "off",
@@ -237,10 +237,75 @@ def test_proxies_of_which_only_the_host_is_believed() -> None:
 
 @pytest.mark.parametrize("name", ["AERO_L2_TRUST_PROXY", "AERO_L2_TRUST_PROXY_HOST"])
 def test_trust_in_whoever_connects_is_a_warning(name: str) -> None:
-    (warning,) = load(NONE | {name: "yes"}).warnings
+    (warning,) = load(KEY | {name: "yes"}).warnings
     assert warning.startswith(
         f"{name} believes whoever connects: name your proxies in AERO_L2_TRUSTED_PROXIES"
     )
+
+
+@pytest.mark.parametrize("name", ["AERO_L2_TRUST_PROXY", "AERO_L2_TRUST_PROXY_HOST"])
+@pytest.mark.parametrize(
+    ("proxies", "prefix"),
+    [
+        ("10.0.0.1,0.0.0.0/0", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("0.0.0.0/1,128.0.0.0/1", "0.0.0.0/0"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+    ],
+)
+def test_trust_in_all_addresses_is_a_warning(name: str, proxies: str, prefix: str) -> None:
+    (warning,) = load(KEY | {name: "yes", "AERO_L2_TRUSTED_PROXIES": proxies}).warnings
+    assert warning.startswith(f"AERO_L2_TRUSTED_PROXIES has all of {prefix}, so it believes whoever connects")
+
+
+def test_proxies_nobody_asks_for_are_a_warning() -> None:
+    off = KEY | {"AERO_L2_TRUSTED_PROXIES": "10.0.0.0/8,::/0", "AERO_L2_TRUST_PROXY": "No"}
+    assert load(off).warnings == (
+        "AERO_L2_TRUSTED_PROXIES has no effect: AERO_L2_TRUST_PROXY='No' turns it off",
+    )
+    assert load(KEY | {"AERO_L2_TRUST_PROXY": "0"}).warnings == ()
+
+
+LOOPBACK = {"AERO_L2_PROXY_LISTEN_ADDR": "127.0.0.1:8090"}
+HOSTS = {"AERO_L2_ALLOWED_HOSTS": "vm.example"}
+
+
+def test_whoever_asks_for_no_credentials_is_warned() -> None:
+    by_mode, by_pair = (load(env | LOOPBACK | HOSTS).warnings for env in (NONE, PAIR))
+    assert by_mode == ("nobody is asked for credentials: AERO_L2_AUTH_MODE is none",)
+    assert by_pair == (
+        "nobody is asked for credentials: AERO_L2_OPEN and AERO_L2_INSECURE_ALLOW_NO_AUTH are 1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_reached"),
+    [
+        *(("0.0.0.0:8090", True), ("[::]:8090", True), ("192.0.2.1:1", True), ("[fe80::1]:1", True)),
+        *(("127.0.0.1:1", False), ("127.9.9.9:1", False), ("[::1]:1", False), ("localhost:1", False)),
+    ],
+)
+def test_no_credentials_where_others_reach_it_is_a_warning(listen: str, is_reached: bool) -> None:
+    warnings = load(NONE | HOSTS | {"AERO_L2_PROXY_LISTEN_ADDR": listen}).warnings
+    found = [line for line in warnings if "can use this host's network without credentials" in line]
+    assert len(found) == is_reached
+    assert load(KEY | {"AERO_L2_PROXY_LISTEN_ADDR": listen}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_open"),
+    [
+        (NONE, True),
+        (NONE | HOSTS, False),
+        (NONE | {"AERO_L2_OPEN": "1"}, False),
+        (NONE | {"AERO_L2_ALLOWED_ORIGINS": "https://a.example"}, False),
+        (KEY, False),
+    ],
+)
+def test_names_that_others_may_point_here_are_a_warning(environment: dict[str, str], is_open: bool) -> None:
+    found = [line for line in load(environment | LOOPBACK).warnings if "DNS rebinding" in line]
+    assert len(found) == is_open
+    assert all("AERO_L2_ALLOWED_HOSTS" in line for line in found)
 
 
 @pytest.mark.parametrize(

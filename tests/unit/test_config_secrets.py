@@ -74,7 +74,7 @@ def test_secret_and_its_rotation_come_from_variables_or_files(name: str, file: P
     expected = Keys(FIRST.encode(), (SECOND.encode(), THIRD.encode()))
     assert keys({name: f" {FIRST}\n", f"{name}_PREVIOUS": f"{SECOND}\n {THIRD} \n"}, name) == expected
     assert keys({f"{name}_FILE": str(file), f"{name}_PREVIOUS_FILE": str(before)}, name) == expected
-    assert load(NONE | {f"{name}_FILE": str(file)}).warnings[1:] == ()  # known; but `none` reads no secret
+    assert not [line for line in load(NONE | {f"{name}_FILE": str(file)}).warnings if "not a setting" in line]
 
 
 def test_previous_secrets_of_every_name_verify() -> None:
@@ -292,5 +292,5 @@ def test_secret_of_the_environment_shadows_the_one_in_the_file(tmp_path: Path) -
 
 
 def test_misspelt_name_of_a_secrets_file_is_a_warning_with_the_nearest(file: Path) -> None:
-    warnings = load(NONE | {"AERO_L2_API_KEY_FLIE": str(file)}).warnings
+    warnings = load({"AERO_L2_API_KEY": FIRST, "AERO_L2_API_KEY_FLIE": str(file)}).warnings
     assert warnings == ("AERO_L2_API_KEY_FLIE is not a setting, did you mean AERO_L2_API_KEY_FILE?",)
