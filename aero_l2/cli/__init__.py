@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import signal
-from typing import Annotated
+import sys
+from typing import Annotated, Final, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from aero_l2 import __version__
 from aero_l2.cli import token
+from aero_l2.cli.errors import EXIT_USAGE, complain
 from aero_l2.cli.serve import serve
 from aero_l2.cli.settings import settings
 
+NAME: Final = "aero-l2"
+
 app = typer.Typer(
-    name="aero-l2",
+    name=NAME,
     help="A LAN with DHCP, DNS and NAT for virtual machines in browser tabs, over a WebSocket.",
     no_args_is_help=True,
     add_completion=False,
@@ -39,7 +44,15 @@ def _main(
     pass
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the console script."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C before the start is an end, not a traceback
-    app()
+    try:
+        status = app(prog_name=NAME, standalone_mode=False)
+    except TyperException as error:
+        if message := " ".join(error.format_message().split()).removesuffix("."):
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else NAME
+            complain(f"{message[0].lower()}{message[1:]} (see {command} --help)")
+        status = EXIT_USAGE
+    sys.exit(status)

@@ -43,7 +43,11 @@ def serve(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only validate the settings and print those in force, secrets masked."),
+        typer.Option(
+            "--check",
+            help="Only judge the settings and print those in force, secrets masked. Whether the host has "
+            "what is needed is not looked at.",
+        ),
     ] = False,
 ) -> None:
     """Run the proxy.

@@ -32,6 +32,14 @@ class Loaded:
     warnings: tuple[str, ...]
     given: Mapping[str, Given]
 
+    def name_of(self, field: str) -> str:
+        """How to speak of the setting that fills `field`: what gave it, for example `--bind`.
+
+        The variable of a setting that has its default; of a file, the key and where it is.
+        """
+        given = self.given.get(field)
+        return given.subject if given else next(one.name for one in VARIABLES if one.field == field)
+
 
 class _Reading:
     """One pass over the sources, collecting what is wrong with them."""

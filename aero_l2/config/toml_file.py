@@ -6,10 +6,11 @@ import re
 import tomllib
 from typing import Final
 
-from aero_l2.config.names import BY_KEY, BY_NAME, SECRETS, hint, toml_key
+from aero_l2.config.names import BY_KEY, BY_NAME, PATHS, SECRETS, hint, toml_key
 from aero_l2.config.variable import Kind, Variable
 
 _LARGEST: Final = 10**18
+_MAX_SHOWN: Final = 60
 _SAFE_REASON = re.compile(r"(?:[^'\"]|'[^'\"]')*", re.ASCII)  # at most single characters of the file
 _WHERE = re.compile(r" \((at [a-z0-9, ]+)\)$")
 _FIX: Final[dict[Kind, str]] = {
@@ -53,7 +54,8 @@ def parse(data: bytes, path: str) -> tuple[dict[str, str], tuple[str, ...]]:
         try:
             values[name] = _text(name, value)
         except _WrongType as fix:
-            faults.append(f"{key} in {path} is {_type_name(value)}: {fix}")
+            shown = "" if _is_secret(name) else _shown(value)
+            faults.append(f"{key}{shown} in {path} is {_type_name(value)}: {fix}")
     return values, tuple(faults)
 
 
@@ -69,9 +71,14 @@ def _reason(message: str) -> str:
 
 def _text(name: str, value: object) -> str:
     variable = BY_NAME.get(name)
-    if name in SECRETS or name.removesuffix("_FILE") in SECRETS:
+    if _is_secret(name):
         return _secret_text(name, value)
     return _any_text(value) if variable is None else _variable_text(variable, value)
+
+
+def _is_secret(name: str) -> bool:
+    """Whether it is a secret, or names the file of one, where it may have been put by mistake."""
+    return name in SECRETS or name in PATHS
 
 
 def _variable_text(variable: Variable, value: object) -> str:
@@ -118,8 +125,18 @@ def _joined(items: list[object], separator: str, fix: str) -> str:
     return separator.join(texts)
 
 
+def _shown(value: object) -> str:
+    """`=` and the value, shortened; nothing of a table, nor of a number beyond what Python writes as text."""
+    if isinstance(value, dict):
+        return ""
+    try:
+        text = repr(value) if isinstance(value, str | list) else str(value).lower()
+    except ValueError:
+        return ""
+    return f"={text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '…'}"
+
+
 def _type_name(value: object) -> str:
-    """What it is, never what it holds: it may be a secret in the wrong place."""
     match value:
         case bool():
             return "true or false"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import NamedTuple
 
-_DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
+_WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
+_MAX_LENGTH = 18
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _TRUE = frozenset(("1", "true", "yes", "on"))
 _FALSE = frozenset(("0", "false", "no", "off"))
@@ -49,12 +50,11 @@ class Number:
 
     def __call__(self, value: str) -> int:
         """Parse. Raises BadValue."""
-        if not _DIGITS.fullmatch(value):
+        if not _WHOLE.fullmatch(value):
             raise BadValue("is not a whole number", f"give one from {self}")
-        parsed = int(value)
-        if not self.low <= parsed <= self.high:
+        if value[0] == "-" or len(value) > _MAX_LENGTH or not self.low <= int(value) <= self.high:
             raise BadValue("is out of range", f"give a whole number from {self}")
-        return parsed
+        return int(value)
 
     def __str__(self) -> str:
         return f"{self.low} to {self.high}" + (f", 0 = {self.zero}" if self.zero else "")

@@ -159,6 +159,44 @@ def test_check_shows_settings_with_secrets_masked_and_starts_nothing(shown: Path
     assert not shown.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["serve", "--bnd", "x"],
+            "no such option: --bnd (Possible options: --bind) (see aero-l2 serve --help)",
+        ),
+        (["serve", "more"], "got unexpected extra argument(s) (more) (see aero-l2 serve --help)"),
+        (["serve", "--bind"], "option '--bind' requires an argument (see aero-l2 --help)"),
+        (["srve"], "no such command 'srve'. Did you mean 'serve'? (see aero-l2 --help)"),
+        (["token", "keys"], "no such command 'keys'. Did you mean 'key'? (see aero-l2 token --help)"),
+    ],
+)
+def test_mistaken_usage_is_one_line_and_status_2(shown: Path, arguments: list[str], said: str) -> None:
+    done = run(shown, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"aero-l2: {said}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["token"]])
+def test_no_command_is_help_and_status_2(shown: Path, arguments: list[str]) -> None:
+    done = run(shown, *arguments)
+    assert done.returncode == 2
+    assert "Usage: aero-l2" in done.stdout + done.stderr
+
+
+def test_blank_path_of_the_file_is_refused(shown: Path) -> None:
+    done = run(shown, "serve", "--config", "")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "aero-l2: --config='' is blank: name a TOML file, or leave it out\n",
+    )
+
+
+def test_check_says_what_it_does_not_look_at(shown: Path) -> None:
+    text = " ".join(run(shown, "serve", "--help").stdout.replace("│", " ").split())
+    assert "Whether the host has what is needed is not looked at." in text
+
+
 def test_settings_prints_the_reference(shown: Path) -> None:
     assert run(shown, "settings").stdout == reference.text()
     assert run(shown, "settings", "--markdown").stdout == reference.markdown()

@@ -89,11 +89,18 @@ def test_zero_payload_limit_means_default() -> None:
     assert settings(AERO_L2_MAX_CONNECTIONS="0").max_connections == 0
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "1.5", "1_000", "+5", "٣", "0x10", "9" * 30])
+@pytest.mark.parametrize("value", ["abc", "-", "1.5", "1_000", "+5", "٣", "0x10", "--1"])
 def test_number_that_does_not_parse_is_refused(value: str) -> None:
     fault = only_fault(AERO_L2_MAX_CONNECTIONS=value)
     fix = "give one from 0 to 1000000, 0 = no limit"
     assert fault == f"AERO_L2_MAX_CONNECTIONS={value!r} is not a whole number: {fix}"
+
+
+@pytest.mark.parametrize("value", ["-1", "-0", "9" * 30, "9" * 5000])
+def test_number_far_out_of_range_is_a_number(value: str) -> None:
+    fault = only_fault(AERO_L2_MAX_CONNECTIONS=value)
+    fix = "give a whole number from 0 to 1000000, 0 = no limit"
+    assert fault == f"AERO_L2_MAX_CONNECTIONS={value!r} is out of range: {fix}"
 
 
 NUMBERS = {variable.name: variable.number for variable in VARIABLES if variable.number is not None}

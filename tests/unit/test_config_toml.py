@@ -116,6 +116,15 @@ def test_secret_of_the_environment_wins_over_all_of_the_file(file: Path, tmp_pat
     assert (got.auth_mode, got.session_secrets.current) == (AuthMode.SESSION, SECRET.encode())
 
 
+def test_setting_is_called_what_whoever_gave_it_calls_it(file: Path) -> None:
+    text = 'proxy_listen_addr = "127.0.0.1:1"'
+    environment = {"AERO_L2_PROXY_BIND_ADDR": "127.0.0.1:2"}
+    assert loaded(file, "").name_of("listen") == "AERO_L2_PROXY_LISTEN_ADDR"
+    assert loaded(file, text).name_of("listen") == f"proxy_listen_addr in {file}"
+    assert loaded(file, text, environment).name_of("listen") == "AERO_L2_PROXY_BIND_ADDR"
+    assert loaded(file, text, environment, "127.0.0.1:3").name_of("listen") == "--bind"
+
+
 def test_paths_in_the_file_are_relative_to_it(file: Path) -> None:
     (file.parent / "key").write_text(SECRET)
     got = loaded(file, 'api_key_file = "key"')
@@ -139,23 +148,47 @@ def test_faults_of_values_say_that_they_are_in_the_file(file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ('max_connections = "64"', "max_connections in F is a string: write a whole number, without quotes"),
-        ("max_connections = 6.4", "max_connections in F is a number with a fraction: write a whole number, "),
-        ("max_connections = true", "max_connections in F is true or false: write a whole number, without"),
+        (
+            'max_connections = "64"',
+            "max_connections='64' in F is a string: write a whole number, without quotes",
+        ),
+        (
+            "max_connections = 6.4",
+            "max_connections=6.4 in F is a number with a fraction: write a whole number, ",
+        ),
+        (
+            "max_connections = true",
+            "max_connections=true in F is true or false: write a whole number, without",
+        ),
         (f"max_connections = 0x{'f' * 5000}", "max_connections in F is too large a number: write a whole"),
-        ("max_connections = [64]", "max_connections in F is an array: write a whole number, without quotes"),
-        ("max_connections = 2026-01-01", "max_connections in F is a date or time: write a whole number"),
-        ('trust_proxy = "yes"', "trust_proxy in F is a string: write true or false, without quotes"),
-        ("trust_proxy = 1", "trust_proxy in F is a number: write true or false, without quotes"),
-        ("open = true", "open in F is true or false: write 1"),
-        ("log_level = 1", "log_level in F is a number: write a string in quotes"),
-        ('log_level = ["info"]', "log_level in F is an array: write a string in quotes"),
+        (
+            "max_connections = [64]",
+            "max_connections=[64] in F is an array: write a whole number, without quotes",
+        ),
+        (
+            "max_connections = -1",
+            "max_connections='-1' in F is out of range: give a whole number from 0 to 1000000",
+        ),
+        (
+            f"log_level = [{'1, ' * 99}]",
+            f"log_level=[{('1, ' * 99)[:59]}… in F is an array: write a string in quotes",
+        ),
+        (f"log_level = [0x{'f' * 5000}]", "log_level in F is an array: write a string in quotes"),
+        (
+            "max_connections = 2026-01-01",
+            "max_connections=2026-01-01 in F is a date or time: write a whole number",
+        ),
+        ('trust_proxy = "yes"', "trust_proxy='yes' in F is a string: write true or false, without quotes"),
+        ("trust_proxy = 1", "trust_proxy=1 in F is a number: write true or false, without quotes"),
+        ("open = true", "open=true in F is true or false: write 1"),
+        ("log_level = 1", "log_level=1 in F is a number: write a string in quotes"),
+        ('log_level = ["info"]', "log_level=['info'] in F is an array: write a string in quotes"),
         (
             "allowed_origins = 1",
-            'allowed_origins in F is a number: write an array of strings, for example ["a"',
+            'allowed_origins=1 in F is a number: write an array of strings, for example ["a"',
         ),
-        ("allowed_origins = [1]", "allowed_origins in F is an array: write an array of strings"),
-        ('allowed_origins = ["a,b"]', "allowed_origins in F is an array: write an array of strings"),
+        ("allowed_origins = [1]", "allowed_origins=[1] in F is an array: write an array of strings"),
+        ('allowed_origins = ["a,b"]', "allowed_origins=['a,b'] in F is an array: write an array of strings"),
         ("api_key = 12345", "api_key in F is a number: write a string in quotes"),
         ('api_key = ["a"]', "api_key in F is an array: write a string in quotes"),
         ('api_key_previous = ["a\\nb"]', "api_key_previous in F is an array: write an array of strings"),
@@ -171,7 +204,7 @@ def test_faults_of_values_say_that_they_are_in_the_file(file: Path) -> None:
         ("allow_private_ips = true", "allow_private_ips='1' in F is not supported by this version: unset it"),
         (
             "capture_dir = 1.5",
-            "capture_dir in F is a number with a fraction: this version does not support it",
+            "capture_dir=1.5 in F is a number with a fraction: this version does not support it",
         ),
         ('version = "a\\u0000b"', "version='a\\x00b' in F has a NUL in it: leave it out"),
     ],
