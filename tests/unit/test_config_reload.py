@@ -190,7 +190,7 @@ def test_faults_of_the_new_file_are_those_of_a_start(sources: Sources, config: P
     config.write_text('max_connections = "6"')
     again, warnings = reread(sources)
     assert warnings == ()
-    with pytest.raises(ConfigError, match=r"max_connections in .* is a string"):
+    with pytest.raises(ConfigError, match=r"max_connections='6' in .* is a string"):
         load(again)
 
 
