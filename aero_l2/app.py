@@ -58,6 +58,7 @@ class Environment:
 
     sources: Sources
     settings: Settings
+    warnings: tuple[str, ...]
     listen_setting: str
     budget: FileBudget
     control: socket.socket
@@ -95,6 +96,8 @@ async def run(environment: Environment) -> int:
         origins=describe_origins(settings),
         max_tunnels=settings.max_connections,
     )
+    for warning in environment.warnings:  # not earlier: what fails to start says why in one line
+        _log.warning(warning)
     reloader = reload_on_hang_up(environment, door)
     announcing = spawn(announce(readiness, door, to_stdout=environment.ready_stdout), name="announce")
     gc.freeze()
@@ -261,8 +264,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     set_process_name("aero-l2-server")
     prctl(Prctl.SET_DUMPABLE, 0)
     log.configure(loaded.settings.log_level, loaded.settings.log_format)
-    for warning in loaded.warnings:
-        _log.warning(warning)
     try:
         budget = raise_file_limit(loaded.settings)
         seccomp.install()
@@ -273,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         environment = Environment(
             sources=sources,
             settings=loaded.settings,
+            warnings=loaded.warnings,
             listen_setting=listen.subject if listen is not None else "AERO_L2_PROXY_LISTEN_ADDR",
             budget=budget,
             control=control,

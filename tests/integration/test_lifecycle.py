@@ -1,6 +1,8 @@
 """How a proxy ends, and that nothing of a tunnel outlives it."""
 
 import asyncio
+import os
+import signal
 import socket
 import struct
 import time
@@ -63,6 +65,18 @@ async def test_sigterm_closes_tunnels_with_1001_and_ends_with_status_0(own_proxy
     assert status == 0, own_proxy.log
     assert took <= _GRACE_S
     await _assert_gone(own_proxy, before)
+
+
+async def test_sighup_while_it_ends_changes_nothing(own_proxy: Proxy) -> None:
+    async with own_proxy.tunnel():
+        own_proxy.terminate()
+        until = time.monotonic() + 10
+        while own_proxy.is_running() and time.monotonic() < until:
+            os.kill(own_proxy.pid, signal.SIGHUP)
+            await asyncio.sleep(0.002)
+    assert own_proxy.wait() == 0
+    assert "every tunnel is gone" not in own_proxy.log
+    assert "Traceback" not in own_proxy.log
 
 
 async def test_sigterm_without_tunnels_ends_with_status_0(own_proxy: Proxy) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,10 @@ async def test_taken_over_process_cannot_write_what_belongs_to_root(
 def test_the_impersonation_itself_can_write_as_root(outside: Path) -> None:
     """So that the refusals above are the process's and not the test's."""
     assert _impersonate(os.getpid(), outside) == "written"
+
+
+async def test_no_process_leaves_a_core_dump(proxy: Proxy) -> None:
+    async with proxy.tunnel():
+        for pid in proxy.processes():
+            limits = _content(Path(f"/proc/{pid}/limits"))
+            assert re.search(r"Max core file size +0 +0 ", limits), proxy.role(pid)

@@ -22,6 +22,12 @@ _JWT = "eyJhbGciOiJIUzI1NiJ9." + "A" * 8000 + "." + "A" * 43
 _random = random.Random(4)
 
 GARBAGE: tuple[Callable[[], bytes], ...] = (
+    lambda: (
+        _HEAD.format(query="", more=_OFFER)
+        .replace("Upgrade\r\nU", "Upgrade" + ",a" * 7000 + "\r\nU")
+        .encode()
+    ),
+    lambda: _HEAD.format(query="", more=_OFFER + "Upgrade: a,a,a,a,a,a,a\r\n" * 100).encode(),
     lambda: _random.randbytes(200),
     lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + _random.randbytes(100),
     lambda: _HEAD.format(query="", more="").encode(),

@@ -11,6 +11,7 @@ from support.door import OFFER, UPGRADE, Stand, standing
 from aero_l2.auth.session_token import SessionClaims, mint_session_token, verify_session_token
 
 SECRET = "a secret of more than sixteen bytes"
+PREVIOUS = "the one before, as long as that"
 ORIGIN = "http://good.example"
 SETTINGS = {
     "AERO_L2_OPEN": "0",
@@ -65,8 +66,17 @@ async def test_every_page_gets_its_own_id_and_keeps_it() -> None:
         assert sid_of(first) != sid_of(second)
         again = (await post(stand, "Cookie: " + first.partition(";")[0]))[1]["set-cookie"]
         assert sid_of(again) == sid_of(first)
-        forged = mint_session_token(SessionClaims("chosen", time.time() + 60), b"another secret")
-        assert sid_of((await post(stand, f"Cookie: aero_session={forged}"))[1]["set-cookie"]) != "chosen"
+
+
+@pytest.mark.parametrize(
+    ("sid", "key"),
+    [("alice", SECRET), ("anonymous-1", "another secret"), ("anonymous-1", PREVIOUS)],
+    ids=["issued elsewhere", "forged", "of the previous secret"],
+)
+async def test_cookie_that_is_not_ours_is_not_prolonged(sid: str, key: str) -> None:
+    async with standing(**SETTINGS, AERO_L2_SESSION_SECRET_PREVIOUS=PREVIOUS) as stand:
+        token = mint_session_token(SessionClaims(sid, time.time() + 60), key.encode())
+        assert sid_of((await post(stand, f"Cookie: aero_session={token}"))[1]["set-cookie"]) != sid
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -111,3 +112,42 @@ def test_lines_are_json_off_a_terminal(stream: io.StringIO) -> None:
 
 def test_level_filters(stream: io.StringIO) -> None:
     assert [line["event"] for line in configured(stream, "error")] == ["failed"]
+
+
+def on_console(stream: io.StringIO, act: Callable[[], None]) -> str:
+    """What `act` logs in the form for terminals."""
+    handlers = logging.getLogger().handlers
+    try:
+        log.configure("info", "console", stream)
+        act()
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers = handlers
+    return stream.getvalue()
+
+
+def test_traceback_on_a_console_shows_no_local_variable(stream: io.StringIO) -> None:
+    def fail(secret: str) -> None:
+        raise ValueError(f"of {len(secret)} bytes")
+
+    def act() -> None:
+        try:
+            fail("canary")
+        except ValueError:
+            structlog.get_logger("x").exception("failed")
+
+    shown = on_console(stream, act)
+    assert "ValueError: of 6 bytes" in shown
+    assert "canary" not in shown.replace('fail("canary")', "")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("closed")])
+def test_log_that_cannot_be_written_raises_nothing(error: Exception) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+        def flush(self) -> None:
+            raise error
+
+    on_console(Full(), lambda: structlog.get_logger("x").info("a line"))
