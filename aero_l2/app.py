@@ -270,12 +270,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except LaunchError as error:
         sys.exit(cannot_start(str(error)))
     with asyncio.Runner(loop_factory=_new_event_loop()) as runner:
-        listen = loaded.given.get("listen")
         environment = Environment(
             sources=sources,
             settings=loaded.settings,
             warnings=loaded.warnings,
-            listen_setting=listen.subject if listen is not None else "AERO_L2_PROXY_LISTEN_ADDR",
+            listen_setting=loaded.name_of("listen"),
             budget=budget,
             control=control,
             ready_stdout=options.ready_stdout,

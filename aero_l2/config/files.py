@@ -26,6 +26,9 @@ class Unreadable(Exception):
         self.fix_later = fix_later
 
 
+_OWN_DESCRIPTORS = ("/dev/fd/", "/dev/std", "/proc/self/", "/proc/thread-self/")  # others' by then
+
+
 def read_file(path: str, limit: int, *, again: bool) -> bytes:
     """At most `limit` bytes.
 
@@ -39,7 +42,7 @@ def read_file(path: str, limit: int, *, again: bool) -> bytes:
     try:
         fd = os.open(path, flags)
         try:
-            if again and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            if again and (stat.S_ISFIFO(os.fstat(fd).st_mode) or path.startswith(_OWN_DESCRIPTORS)):
                 raise OSError(errno.ESPIPE, "it is a FIFO, which gives its content once")
             while len(data) <= limit and (part := os.read(fd, limit + 1 - len(data))):
                 data += part

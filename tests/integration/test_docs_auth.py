@@ -81,7 +81,8 @@ def test_every_mode_has_an_example() -> None:
 @pytest.mark.parametrize("example", examples(), ids=lambda example: example.heading)
 def test_example_opens_a_tunnel(world: World, example: Example) -> None:
     settings = exported(example.settings)
-    with run_proxy(world, "user", {"AERO_L2_OPEN": "", **settings}) as proxy:
+    here = ("--bind", f"{at.LOOPBACK}:8090")  # where the document says
+    with run_proxy(world, "user", {"AERO_L2_OPEN": "", **settings}, options=here) as proxy:
         environment = {**settings, "AERO_URL": f"ws://{at.LOOPBACK}:{proxy.port}"}
         done = as_client(world, example.client, environment)
         assert done.returncode == 0, done.stderr
