@@ -78,6 +78,7 @@ def test_every_mode_has_an_example() -> None:
     assert "POST /session" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", examples(), ids=lambda example: example.heading)
 def test_example_opens_a_tunnel(world: World, example: Example) -> None:
     settings = exported(example.settings)
