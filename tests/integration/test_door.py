@@ -81,6 +81,7 @@ async def test_reload_with_a_fault_changes_nothing(world: World, proxy_as: RunAs
         assert [await verdict(proxy, key) for key in (OLD, NEW)] == ["open", "invalid token"]
 
 
+@pytest.mark.slow
 async def test_secret_that_only_root_may_read_is_read_once(
     world: World, proxy_as: RunAs, secrets: Path
 ) -> None:
@@ -121,6 +122,7 @@ async def test_configuration_file_is_read_again_and_says_what_needs_a_restart(
                 pass
 
 
+@pytest.mark.slow
 async def test_tunnel_ends_with_its_credential(world: World, proxy_as: RunAs) -> None:
     secret = "a-session-secret-0123456789"
     env = {"AERO_L2_SESSION_SECRET": secret, "AERO_L2_CLOSE_ON_EXPIRY": "1"}

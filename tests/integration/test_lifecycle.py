@@ -67,6 +67,7 @@ async def test_sigterm_closes_tunnels_with_1001_and_ends_with_status_0(own_proxy
     await _assert_gone(own_proxy, before)
 
 
+@pytest.mark.slow
 async def test_sighup_while_it_ends_changes_nothing(own_proxy: Proxy) -> None:
     async with own_proxy.tunnel():
         own_proxy.terminate()
@@ -94,6 +95,7 @@ VICTIMS: dict[str, tuple[Role, ...]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victims", VICTIMS)
 async def test_sigkill_leaves_nothing_behind(own_proxy: Proxy, victims: str) -> None:
     async with _working_guests(own_proxy, 3):

@@ -81,6 +81,7 @@ def test_interrupt_of_a_terminals_process_group_ends_with_status_0() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("after_s", [0.3, 0.5, 0.7, 0.9])
 def test_stop_signal_during_start_up_is_not_lost_and_no_failure(number: int, after_s: float) -> None:
@@ -101,6 +102,7 @@ def test_stop_signal_during_start_up_is_not_lost_and_no_failure(number: int, aft
     assert "every tunnel is gone" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0.5, 0.7, 0.9])
 def test_sighup_during_start_up_is_a_reload_once_it_runs(after_s: float) -> None:
     """Before Python is there it ends the program, as it would any other; never later."""

@@ -38,6 +38,7 @@ def test_taken_over_server_gets_nowhere(host: Namespace, owned_by_root: Path, wa
     assert owned_by_root.read_text() == "untouched"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_netd_survives_any_nonsense_and_still_makes_tunnels(host: Namespace, seed: int) -> None:
     result = run_as_server(SERVERS / "hostile_to_netd.py", host, str(seed), "500")

@@ -126,6 +126,7 @@ streams = st.lists(
 cuts = st.lists(st.integers(0, 5000), max_size=30)
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(streams, cuts, st.integers(-1, 6))
 def test_both_ways_agree_on_any_stream(frames: list[bytes], cuts: list[int], close_after: int) -> None:
