@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from support.door import Stand, standing
 
+from aero_l2.auth.jwt import JwtClaims, mint_jwt
 from aero_l2.auth.session_token import SessionClaims, mint_session_token
 from aero_l2.observe.limit import BURST
 from aero_l2.session.registry import Holder, PermitLimits, Permits
@@ -166,8 +167,8 @@ CHECKS = (
 
 
 @asynccontextmanager
-async def visiting() -> AsyncIterator[Client]:
-    async with standing(**SETTINGS) as stand, AsyncExitStack() as stack:
+async def visiting(**more: str) -> AsyncIterator[Client]:
+    async with standing(**SETTINGS | more) as stand, AsyncExitStack() as stack:
         yield Client(stand, stack)
 
 
@@ -182,6 +183,15 @@ def rejections(stand: Stand) -> dict[str, float]:
     }
 
 
+async def expect(client: Client, check: Check) -> None:
+    """The answer and the counters of a refusal, and no others."""
+    assert await client.ask() == (check.status, check.body)
+    expected = dict.fromkeys(check.metrics, 1.0)
+    if check.label:
+        expected[f"l2_auth_reject_total:{check.label}"] = 1.0
+    assert rejections(client.stand) == expected
+
+
 async def test_good_request_is_let_in() -> None:
     async with visiting() as client:
         assert await client.ask() == (101, "")
@@ -194,16 +204,130 @@ async def test_each_refusal_has_its_body_its_metrics_and_its_log_line(
 ) -> None:
     async with visiting() as client:
         check.spoil(client)
-        assert await client.ask() == (check.status, check.body)
-        expected = dict.fromkeys(check.metrics, 1.0)
-        if check.label:
-            expected[f"l2_auth_reject_total:{check.label}"] = 1.0
-        assert rejections(client.stand) == expected
+        await expect(client, check)
     lines = [line for line in capsys.readouterr().out.splitlines() if "upgrade refused" in line]
     assert len(lines) == 1
     assert check.body in lines[0].replace("\\", "")
     assert f"status={check.status}" in lines[0]
     assert "client=127.0.0.1" in lines[0]
+
+
+def header(name: str, value: str | None) -> Callable[[Client], None]:
+    """Send another header than the one that would be let in, or none."""
+
+    def spoil(client: Client) -> None:
+        client.headers.pop(name, None)
+        if value is not None:
+            client.headers[name] = value
+
+    return spoil
+
+
+def twice(name: str) -> Callable[[Client], None]:
+    """Send the header of that name once more."""
+    return lambda client: client.headers.update({name.lower(): client.headers[name]})
+
+
+def expired(client: Client) -> None:
+    token = mint_session_token(SessionClaims("me", time.time() - 1), SECRET.encode())
+    client.headers["Cookie"] = f"aero_session={token}"
+
+
+INVALID = ("l2_auth_failures_total", "l2_upgrade_reject_auth_invalid_total", REJECTED)
+NO_SESSION = "missing or expired session"
+VARIANTS = {
+    "cookie expired": Check(expired, 401, NO_SESSION, INVALID, "invalid_cookie"),
+    "cookie malformed": Check(header("Cookie", "aero_session=x"), 401, NO_SESSION, INVALID, "invalid_cookie"),
+    "cookie empty": Check(
+        header("Cookie", "aero_session="), 401, NO_SESSION, REASONED, "missing_credentials"
+    ),
+    "no Origin": Check(
+        header("Origin", None),
+        403,
+        "missing Origin header",
+        (REJECTED, "l2_upgrade_reject_origin_missing_total"),
+    ),
+    "empty Origin": Check(
+        header("Origin", ""),
+        403,
+        "missing Origin header",
+        (REJECTED, "l2_upgrade_reject_origin_missing_total"),
+    ),
+    "two Origins": Check(
+        twice("Origin"),
+        403,
+        "invalid Origin header: multiple values",
+        (REJECTED, "l2_upgrade_reject_origin_not_allowed_total"),
+    ),
+    "no origin at all": Check(
+        header("Origin", "nonsense"),
+        403,
+        "invalid Origin header: nonsense",
+        (REJECTED, "l2_upgrade_reject_origin_not_allowed_total"),
+    ),
+    "no Host": Check(
+        header("Host", None), 403, "missing Host header", (REJECTED, "l2_upgrade_reject_host_missing_total")
+    ),
+    "malformed Host": Check(
+        header("Host", "a b"),
+        403,
+        "malformed Host header",
+        (REJECTED, "l2_upgrade_reject_host_invalid_total"),
+    ),
+}
+
+
+@pytest.mark.parametrize("check", VARIANTS.values(), ids=VARIANTS)
+async def test_each_way_to_fail_a_check_has_its_own_words_and_counters(
+    check: Check, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with visiting() as client:
+        check.spoil(client)
+        await expect(client, check)
+    assert check.body in capsys.readouterr().out
+
+
+MODES = {
+    "api key": (
+        {"AERO_L2_AUTH_MODE": "token", "AERO_L2_API_KEY": "k" * 20},
+        "invalid token",
+        "invalid_api_key",
+    ),
+    "jwt": ({"AERO_L2_AUTH_MODE": "jwt", "AERO_L2_JWT_SECRET": "j" * 20}, "invalid jwt", "invalid_jwt"),
+    "session or token": (
+        {"AERO_L2_AUTH_MODE": "session_or_token", "AERO_L2_API_KEY": "k" * 20},
+        "missing or invalid auth",
+        "invalid_api_key",
+    ),
+    "session and token": (
+        {"AERO_L2_AUTH_MODE": "session_and_token", "AERO_L2_API_KEY": "k" * 20},
+        "missing or invalid auth",
+        "invalid_api_key",
+    ),
+    "cookie or jwt": (
+        {"AERO_L2_AUTH_MODE": "cookie_or_jwt", "AERO_L2_JWT_SECRET": "j" * 20},
+        "invalid jwt",
+        "invalid_jwt",
+    ),
+}
+
+
+@pytest.mark.parametrize(("more", "text", "reason"), MODES.values(), ids=MODES)
+async def test_each_mode_says_its_own_words(more: dict[str, str], text: str, reason: str) -> None:
+    async with visiting(**more) as client:
+        del client.headers["Cookie"]
+        client.headers["Sec-WebSocket-Protocol"] += ", aero-l2-token.wrong"
+        await expect(client, Check(draining, 401, text, INVALID, reason))
+
+
+async def test_jwt_of_another_origin_is_told_apart() -> None:
+    secret = "j" * 20
+    mode = {"AERO_L2_AUTH_MODE": "jwt", "AERO_L2_JWT_SECRET": secret}
+    async with visiting(**mode) as client:
+        now = int(time.time())
+        claims = JwtClaims(iat=now, exp=now + 60, sid="me", origin="http://other.example")
+        client.headers["Authorization"] = f"Bearer {mint_jwt(claims, secret.encode())}"
+        await expect(client, Check(draining, 401, "invalid jwt", INVALID, "jwt_origin_mismatch"))
 
 
 async def test_lines_about_ever_new_origins_are_limited(capsys: pytest.CaptureFixture[str]) -> None:
