@@ -22,7 +22,7 @@ _TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_ABSOLUTE_FORM = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _PLAIN_TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -156,17 +156,16 @@ def parse_head(head: bytes) -> RequestHead:
         raise BadRequest(400, "malformed request line")
     if version not in ("HTTP/1.0", "HTTP/1.1"):
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-    path, _, query = _origin_form(target).partition("?")
-    return RequestHead(method, path, query, version, _parse_headers(lines))
-
-
-def _origin_form(target: str) -> str:
-    """A request target without scheme and authority (RFC 9112 §3.2.2)."""
-    match = _ABSOLUTE_FORM.match(target)
-    if match is None:
-        return target
-    rest = target[match.end() :]
-    return rest if rest.startswith("/") else "/" + rest
+    headers = _parse_headers(lines)
+    absolute = _ABSOLUTE_FORM.match(target)
+    if absolute is not None:
+        rest = target[absolute.end() :]
+        target = rest if rest.startswith("/") else "/" + rest
+        if "Host" in headers:
+            del headers["Host"]
+        headers["Host"] = absolute[1]  # which counts instead of the field (RFC 9112 §3.2.2)
+    path, _, query = target.partition("?")
+    return RequestHead(method, path, query, version, headers)
 
 
 def _parse_headers(lines: list[bytes]) -> Headers:

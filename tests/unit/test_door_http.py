@@ -120,3 +120,10 @@ def test_response_is_exact() -> None:
     assert b"\r\nContent-Length: 5\r\n" in head
     assert body == "no ü".encode()
     assert Response(200, b"x").serialize(head_only=True).endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("fields", [b"Host: evil.example\r\nHost: other.example", b"X: y"])
+def test_host_of_an_absolute_target_counts(fields: bytes) -> None:
+    head = parse_head(b"GET http://Good.example:8090/l2?a=b HTTP/1.1\r\n" + fields)
+    assert (head.path, head.query) == ("/l2", "a=b")
+    assert head.headers.get_all("Host") == ["Good.example:8090"]
