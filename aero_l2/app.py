@@ -155,6 +155,7 @@ def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> Seg
     )
     return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics)
 
+            servers=settings.dns_servers,
 
 def follow_supervisor(control: socket.socket, netd: NetdClient, gone: Callable[[], None]) -> None:
     """Attach each netd whose socket comes over ``control``; call ``gone`` when the supervisor ended."""

@@ -10,6 +10,7 @@ from aero_l2.auth.modes import AuthMode, AuthRules
 from aero_l2.config.access import ANY_ORIGIN
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.config.values import ListenAddress
+from aero_l2.config.nameservers import NameServer
 from aero_l2.web.forwarded import Network, ProxyTrust
 from aero_l2.web.host import HostRules
 from aero_l2.web.origin import OriginRules
@@ -63,6 +64,8 @@ class Settings:
     udp_flow_idle_timeout_ms: int
     log_level: str
     log_format: str
+    dns_servers: tuple[NameServer, ...]
+    """Empty: those of the host."""
     user: str | None
     receive_path: str
     version: str

@@ -7,6 +7,7 @@ from typing import Final
 from aero_l2 import __version__
 from aero_l2.config import access, values
 from aero_l2.config.forwards import dns_records, tcp_forwards, udp_forwards
+from aero_l2.config.nameservers import name_servers
 from aero_l2.config.values import Number
 from aero_l2.config.variable import NO_LIMIT, THE_DEFAULT, Theme, Variable
 
@@ -209,6 +210,11 @@ THEMES: Final[tuple[Theme, ...]] = (
             "log_level", "AERO_L2_LOG_LEVEL", "info",
             lambda value: values.choice(value, "debug", "info", "warning", "error"),
             "Least important lines to log: debug, info, warning, error.", reloadable=True,
+        ),
+        Variable(
+            "dns_servers", "AERO_L2_DNS_SERVERS", "", name_servers,
+            "ip[:port],…, at most 3: the DNS servers to ask, the first one first. Unset: those of the host's "
+            "resolv.conf, as it changes.", listed=True,
         ),
         Variable(
             "log_format", "AERO_L2_LOG_FORMAT", "auto",

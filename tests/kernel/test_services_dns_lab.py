@@ -115,7 +115,10 @@ class Lab:
     def play(
         self, upstreams: Mapping[str, Upstream], scenario: Callable[["Lab", DnsServer], Awaitable[None]]
     ) -> None:
-        """Run `scenario` on a loop in the host's namespace; afterwards no task and no descriptor is left."""
+        """Run `scenario` on a loop in the host's namespace; afterwards no task and no descriptor is left.
+
+        `upstreams` by their address, with `#port` where it is not 53.
+        """
 
         async def run() -> None:
             before = _descriptors()
@@ -132,7 +135,9 @@ class Lab:
             for address, upstream in upstreams.items():
                 await stack.enter_async_context(_upstream(address, upstream))
             conf = self.folder / "resolv.conf"
-            conf.write_text(self.resolv_conf or "".join(f"nameserver {address}\n" for address in upstreams))
+            conf.write_text(
+                self.resolv_conf or "".join(f"nameserver {at.split('#')[0]}\n" for at in upstreams)
+            )
             udp = stack.enter_context(self._bound(socket.SOCK_DGRAM))
             tcp = stack.enter_context(self._bound(socket.SOCK_STREAM))
             server = DnsServer(
@@ -198,10 +203,12 @@ def framed(query: Message) -> bytes:
 
 
 @asynccontextmanager
-async def _upstream(address: str, upstream: Upstream) -> AsyncIterator[None]:
-    server = await asyncio.start_server(upstream.stream, address, 53)
-    with socket.socket(type=socket.SOCK_DGRAM) as sock:
-        sock.bind((address, 53))
+async def _upstream(place: str, upstream: Upstream) -> AsyncIterator[None]:
+    address, _, port = place.partition("#")
+    number = int(port or 53)
+    server = await asyncio.start_server(upstream.stream, address, number)
+    with socket.socket(server.sockets[0].family, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, number))
         loop = asyncio.get_running_loop()
         loop.add_reader(sock.fileno(), upstream.datagram, sock)
         try:

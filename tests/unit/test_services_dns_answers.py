@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.services.dns.answers import AnswerRules, relay, static
 from aero_l2.services.dns.message import Query, reply_to
+from aero_l2.services.dns.nameservers import NoUpstream, read_nameservers
 from aero_l2.services.dns.resolver import Resolver, ResolverSettings
-from aero_l2.services.dns.upstream import NoUpstream, read_nameservers, request_for
+from aero_l2.services.dns.upstream import request_for
 
 POLICY = EgressPolicy()
 RULES = AnswerRules(lambda address: POLICY.denies_address(address, frozenset()) is not None, max_ttl=300)

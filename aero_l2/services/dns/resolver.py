@@ -11,14 +11,13 @@ import dns.exception
 import dns.name
 import dns.rcode
 import dns.rdatatype
-import structlog
 from dns.message import QueryMessage
 
+from aero_l2.config.nameservers import NameServer
 from aero_l2.services.dns.answers import AnswerRules, relay, static
 from aero_l2.services.dns.message import Query, reply_to
-from aero_l2.services.dns.upstream import NoUpstream, Upstreams, read_nameservers
-
-_log = structlog.stdlib.get_logger(__name__)
+from aero_l2.services.dns.nameservers import GivenServers, HostServers, Servers
+from aero_l2.services.dns.upstream import Upstreams
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
 # Questions that a stub resolver has open at a time: a name or two, of two types each.
@@ -31,7 +30,7 @@ class ResolverSettings:
 
     `lookup_timeout_s` for a whole lookup, in seconds; TTLs in seconds (never below 1 in an answer);
     `max_pending`: questions waiting for an upstream in the whole process, 0 = no limit; `static_names` are
-    answered as given, ahead of every filter.
+    answered as given, ahead of every filter; `servers`: the upstreams, empty = those of resolv.conf.
     """
 
     lookup_timeout_s: float = 2.0
@@ -39,6 +38,7 @@ class ResolverSettings:
     max_ttl: int = 300
     max_pending: int = 1024
     static_names: Mapping[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
+    servers: tuple[NameServer, ...] = ()
 
 
 class Resolver:
@@ -50,13 +50,16 @@ class Resolver:
     def __init__(
         self, settings: ResolverSettings | None = None, resolv_conf: str | PathLike[str] = RESOLV_CONF
     ) -> None:
-        """Read `resolv_conf` once. Without a usable one every lookup is SERVFAIL, and one log line says why.
+        """Take the upstreams of `settings`, else follow `resolv_conf`.
 
+        While none is known every lookup is SERVFAIL, and one log line says why.
         Raises ValueError for a static name that is not a domain name.
         """
         self._settings = settings or ResolverSettings()
         self._names = {_name(text): found for text, found in self._settings.static_names.items()}
-        self._upstreams = self._configure(resolv_conf)
+        given = self._settings.servers
+        self._servers: Servers = GivenServers(given) if given else HostServers(resolv_conf)
+        self._upstreams = Upstreams(self._settings.lookup_timeout_s)
         self.pending = 0
 
     def admits(self, waiting: int) -> bool:
@@ -82,10 +85,11 @@ class Resolver:
 
     async def resolve(self, query: Query, denies: Callable[[IPv4Address], bool]) -> QueryMessage:
         """Ask the upstreams; SERVFAIL if none answers in time, if there are none, or if too many wait."""
-        if self._upstreams is None or not self.admits(0):
+        servers = self._servers.current()
+        if not servers or not self.admits(0):
             return reply_to(query, dns.rcode.SERVFAIL)
         with self._counted():
-            found = await self._upstreams.ask(query)
+            found = await self._upstreams.ask(query, servers)
         if found is None:
             return reply_to(query, dns.rcode.SERVFAIL)
         return relay(query, found, AnswerRules(denies, self._settings.max_ttl))
@@ -97,13 +101,6 @@ class Resolver:
             yield
         finally:
             self.pending -= 1
-
-    def _configure(self, resolv_conf: str | PathLike[str]) -> Upstreams | None:
-        try:
-            return Upstreams(read_nameservers(resolv_conf), self._settings.lookup_timeout_s)
-        except NoUpstream as error:
-            _log.error("no DNS upstream, guests get SERVFAIL", reason=str(error))
-            return None
 
 
 def _name(text: str) -> dns.name.Name:

@@ -1,4 +1,4 @@
-"""The host's resolvers: which they are, and asking them.
+"""Asking the upstream resolvers.
 
 The first is asked first; each further one joins when the ones before it are late or have failed, and the
 first good answer wins. So a dead resolver costs a fraction of the timeout and a slow one is not cut short.
@@ -6,18 +6,14 @@ first good answer wins. So a dead resolver costs a fraction of the timeout and a
 
 import asyncio
 from collections.abc import Sequence
-from os import PathLike
 from typing import Final
 
-import dns.asyncresolver
 import dns.exception
 import dns.flags
-import dns.inet
 import dns.message
 import dns.rcode
-import dns.resolver
 from dns.message import Message
-from dns.nameserver import Do53Nameserver, Nameserver
+from dns.nameserver import Nameserver
 
 from aero_l2.services.dns.message import MAX_UDP_BYTES, Query
 from aero_l2.services.dns.sockets import AnswerFlood, TooCostly, UpstreamBackend
@@ -25,28 +21,6 @@ from aero_l2.tasks import spawn
 
 # Answers that speak of the server, not of the name: another server may know better.
 _SERVER_TROUBLE: Final = (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP, dns.rcode.FORMERR)
-
-
-class NoUpstream(Exception):
-    """There is no resolver to ask; the text says which file was read and what is wrong with it."""
-
-
-def read_nameservers(path: str | PathLike[str]) -> tuple[Nameserver, ...]:
-    """Read the resolvers of a file in resolv.conf's format (resolv.conf(5)), in its order.
-
-    Raises NoUpstream if the file is missing, cannot be read as such, or names no resolver.
-    """
-    try:
-        found = dns.asyncresolver.Resolver(path).nameservers
-    except dns.resolver.NoResolverConfiguration as error:
-        raise NoUpstream(f"{path}: {error}") from error
-    except (dns.exception.DNSException, ValueError, OSError) as error:
-        raise NoUpstream(f"{path}: {error or type(error).__name__}") from error
-    # dnspython takes a URL for DNS over HTTPS; resolv.conf knows no such thing.
-    addresses = [server for server in found if isinstance(server, str) and dns.inet.is_address(server)]
-    if not addresses:
-        raise NoUpstream(f"{path}: no nameserver")
-    return tuple(Do53Nameserver(address) for address in addresses)
 
 
 def request_for(query: Query) -> dns.message.QueryMessage:
@@ -67,24 +41,23 @@ def request_for(query: Query) -> dns.message.QueryMessage:
 
 
 class Upstreams:
-    """The resolvers of the host, asked as the module says."""
+    """Asks resolvers as the module says."""
 
-    def __init__(self, nameservers: Sequence[Nameserver], timeout_s: float) -> None:
+    def __init__(self, timeout_s: float) -> None:
         """`timeout_s` bounds a whole lookup, whatever the number of resolvers."""
-        self._nameservers = tuple(nameservers)
         self._timeout = timeout_s
         self._backend = UpstreamBackend()
 
-    async def ask(self, query: Query) -> Message | None:
+    async def ask(self, query: Query, servers: Sequence[Nameserver]) -> Message | None:
         """Resolve; None if nobody answered in time. Leaves no task and no socket, cancelled or not."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._race(query)
+                return await self._race(query, servers)
         except TimeoutError:
             return None
 
-    async def _race(self, query: Query) -> Message | None:
-        waiting = list(self._nameservers)
+    async def _race(self, query: Query, servers: Sequence[Nameserver]) -> Message | None:
+        waiting = list(servers)
         stagger = self._timeout / (len(waiting) + 1)
         running: set[asyncio.Task[Message | None]] = set()
         second_best: Message | None = None
