@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -21,9 +21,11 @@ from aero_l2.policy.egress import EgressPolicy
 from aero_l2.services.dhcp.server import DhcpServer
 from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.server import DnsServer
+from aero_l2.session.counting import Collector, Reading
 from aero_l2.session.ports import Segment
 from netns.client import NetdClient, SegmentHandles
 from netns.errors import NetnsError
+from netns.ruleset import DENIED_COUNTERS
 from netns.spec import Forward, SegmentSpec
 
 _LOOKUP_TIMEOUT_S: Final = 5.0
@@ -55,6 +57,7 @@ class SegmentMaker:
         self._policy = policy
         self._resolver = resolver
         self._metrics = metrics
+        self._collector = Collector(metrics)
 
     def open(self, session_id: int) -> AbstractAsyncContextManager[Segment]:
         """A `SegmentOpener`. Entering raises SegmentUnavailable; leaving undoes everything."""
@@ -69,6 +72,7 @@ class SegmentMaker:
             except NetnsError as error:
                 raise SegmentUnavailable(str(error)) from error
             stack.callback(self._netd.release, handles)
+            await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
             try:
                 watch = self._furnish(stack, handles)
             except OSError as error:
@@ -94,6 +98,14 @@ class SegmentMaker:
         stack.callback(watch.close)
         watch.start()
         return watch
+
+    async def _read(self, handles: SegmentHandles) -> Reading | None:
+        """The namespace's counters; None while netd is away or does not know it."""
+        try:
+            counters = await self._netd.counters(handles)
+        except NetnsError:
+            return None
+        return None if counters is None else _reading(counters)
 
     async def _complete_spec(self) -> SegmentSpec:
         if not self._forwards:
@@ -173,6 +185,14 @@ def _last_words(said: bytes) -> str:
     if not spoken:
         return ""
     return ": " + "".join(c for c in spoken[-1][:200] if c.isprintable())
+
+
+def _reading(counters: Mapping[str, int]) -> Reading:
+    """What the metrics need of the packets by named counter."""
+    return Reading(
+        denied=sum(counters.get(name, 0) for name in DENIED_COUNTERS),
+        udp_flows_refused=counters.get("limit_udp", 0),
+    )
 
 
 async def _forward(rule: ForwardRule) -> Forward:

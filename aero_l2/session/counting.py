@@ -1,0 +1,107 @@
+"""What the tunnels' namespaces count, brought into the process's metrics.
+
+The kernel counts each tunnel from its start; what was seen last is kept here, so a restart of the helper
+that reads the counters counts nothing twice. One tunnel is read at a time, the readings spread evenly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, fields
+from typing import Final
+
+from aero_l2.observe.metrics import Metrics
+from aero_l2.tasks import spawn
+
+INTERVAL_S: Final = 2.0
+"""Each tunnel is read this often, later where reading takes longer than that for all of them."""
+LAST_READING_S: Final = 0.2
+"""What the reading at a tunnel's end may take; it delays the end of its namespace."""
+_LAST_READINGS_AT_ONCE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Packets of one tunnel since its start, by what became of them."""
+
+    denied: int = 0
+    udp_flows_refused: int = 0
+
+    def since(self, earlier: Reading) -> Reading:
+        """What came between the two; nothing where a counter went back."""
+        values = ((getattr(self, f.name), getattr(earlier, f.name)) for f in fields(Reading))
+        return Reading(*(max(0, now - then) for now, then in values))
+
+
+Read = Callable[[], Awaitable[Reading | None]]
+"""Reads one tunnel's counters; None where that cannot be done at present."""
+
+
+class Collector:
+    """Reads the counters of every followed tunnel and adds what is new to the metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._followed: OrderedDict[_Tally, None] = OrderedDict()
+        self._rounds: asyncio.Task[None] | None = None
+        self._last_readings = asyncio.Semaphore(_LAST_READINGS_AT_ONCE)
+
+    @contextlib.asynccontextmanager
+    async def following(self, read: Read) -> AsyncIterator[None]:
+        """Follow a tunnel while the block runs; its counters are read once more at the end."""
+        tally = _Tally(read, self._metrics)
+        self._followed[tally] = None
+        if self._rounds is None or self._rounds.done():
+            self._rounds = spawn(self._go_round(), name="counters")
+        try:
+            yield
+        finally:
+            del self._followed[tally]
+            try:
+                await self._read_last(tally)
+            finally:
+                self._rest()
+
+    async def _read_last(self, tally: _Tally) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_READING_S), self._last_readings:
+                await tally.update()
+
+    def _rest(self) -> None:
+        if not self._followed and self._rounds is not None:
+            self._rounds.cancel()
+            self._rounds = None
+
+    async def _go_round(self) -> None:
+        while self._followed:
+            await asyncio.sleep(INTERVAL_S / len(self._followed))
+            if self._followed:
+                tally = next(iter(self._followed))
+                self._followed.move_to_end(tally)
+                await tally.update()
+
+
+class _Tally:
+    """One tunnel's counters as they were seen last."""
+
+    def __init__(self, read: Read, metrics: Metrics) -> None:
+        self._read = read
+        self._metrics = metrics
+        self._seen = Reading()
+        self._reading = asyncio.Lock()
+
+    async def update(self) -> None:
+        """Read the counters, never twice at once, and count what is new."""
+        async with self._reading:
+            now = await self._read()
+        if now is not None:
+            self._count(now.since(self._seen))
+            self._seen = now
+
+    def _count(self, new: Reading) -> None:
+        """Denied packets; denied names are counted where DNS refuses them."""
+        self._metrics.policy_denied.inc(new.denied)
+        self._metrics.udp_flow_limit_exceeded.inc(new.udp_flows_refused)
