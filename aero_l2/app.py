@@ -151,11 +151,11 @@ def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> Seg
             max_ttl=settings.dns_max_ttl_secs,
             max_pending=settings.max_pending_dns,
             static_names=names,
+            servers=settings.dns_servers,
         )
     )
     return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics)
 
-            servers=settings.dns_servers,
 
 def follow_supervisor(control: socket.socket, netd: NetdClient, gone: Callable[[], None]) -> None:
     """Attach each netd whose socket comes over ``control``; call ``gone`` when the supervisor ended."""

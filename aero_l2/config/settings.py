@@ -9,8 +9,8 @@ from aero_l2.auth.keys import Keys
 from aero_l2.auth.modes import AuthMode, AuthRules
 from aero_l2.config.access import ANY_ORIGIN
 from aero_l2.config.forwards import ForwardRule
-from aero_l2.config.values import ListenAddress
 from aero_l2.config.nameservers import NameServer
+from aero_l2.config.values import ListenAddress
 from aero_l2.web.forwarded import Network, ProxyTrust
 from aero_l2.web.host import HostRules
 from aero_l2.web.origin import OriginRules
@@ -55,6 +55,8 @@ class Settings:
     tcp_forward: tuple[ForwardRule, ...]
     udp_forward: tuple[ForwardRule, ...]
     dns_a: tuple[tuple[str, IPv4Address], ...]
+    dns_servers: tuple[NameServer, ...]
+    """Empty: those of the host."""
     dns_lookup_timeout_ms: int
     dns_default_ttl_secs: int
     dns_max_ttl_secs: int
@@ -64,8 +66,6 @@ class Settings:
     udp_flow_idle_timeout_ms: int
     log_level: str
     log_format: str
-    dns_servers: tuple[NameServer, ...]
-    """Empty: those of the host."""
     user: str | None
     receive_path: str
     version: str

@@ -177,6 +177,11 @@ THEMES: Final[tuple[Theme, ...]] = (
             "name=ip,…: answered as given, ahead of every filter.", listed=True,
         ),
         Variable(
+            "dns_servers", "AERO_L2_DNS_SERVERS", "", name_servers,
+            "ip[:port],…, at most 3: the DNS servers to ask, the first one first. Unset: those of the host's "
+            "resolv.conf, as it changes.", listed=True,
+        ),
+        Variable(
             "dns_lookup_timeout_ms", "AERO_L2_DNS_LOOKUP_TIMEOUT_MS", "2000", _duration_ms,
             "After so long without an answer from upstream the guest gets SERVFAIL.", "ms",
         ),
@@ -210,11 +215,6 @@ THEMES: Final[tuple[Theme, ...]] = (
             "log_level", "AERO_L2_LOG_LEVEL", "info",
             lambda value: values.choice(value, "debug", "info", "warning", "error"),
             "Least important lines to log: debug, info, warning, error.", reloadable=True,
-        ),
-        Variable(
-            "dns_servers", "AERO_L2_DNS_SERVERS", "", name_servers,
-            "ip[:port],…, at most 3: the DNS servers to ask, the first one first. Unset: those of the host's "
-            "resolv.conf, as it changes.", listed=True,
         ),
         Variable(
             "log_format", "AERO_L2_LOG_FORMAT", "auto",
