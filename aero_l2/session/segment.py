@@ -135,6 +135,10 @@ class DnsCounters:
         """One answer that was neither NOERROR nor by policy."""
         self._metrics.dns_fail.inc()
 
+    def dns_denied(self) -> None:
+        """One name that policy denies."""
+        self._metrics.policy_denied.inc()
+
 
 class NatWatch:
     """Tells when a NAT process ends, with the last thing it said.

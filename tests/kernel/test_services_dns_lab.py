@@ -90,12 +90,16 @@ class Counts:
 
     queries: int = 0
     failures: int = 0
+    denied: int = 0
 
     def dns_query(self) -> None:
         self.queries += 1
 
     def dns_failure(self) -> None:
         self.failures += 1
+
+    def dns_denied(self) -> None:
+        self.denied += 1
 
 
 @dataclass

@@ -15,6 +15,7 @@ from dns.message import QueryMessage
 
 from aero_l2.config.nameservers import NameServer
 from aero_l2.services.dns.answers import AnswerRules, relay, static
+from aero_l2.services.dns.local_names import denial, owner_of_denial
 from aero_l2.services.dns.message import Query, reply_to
 from aero_l2.services.dns.nameservers import GivenServers, HostServers, Servers
 from aero_l2.services.dns.upstream import Upstreams
@@ -31,6 +32,7 @@ class ResolverSettings:
     `lookup_timeout_s` for a whole lookup, in seconds; TTLs in seconds (never below 1 in an answer);
     `max_pending`: questions waiting for an upstream in the whole process, 0 = no limit; `static_names` are
     answered as given, ahead of every filter; `servers`: the upstreams, empty = those of resolv.conf.
+    `private_names`: names of the operator's network (`local_names`) are asked for like others.
     """
 
     lookup_timeout_s: float = 2.0
@@ -39,6 +41,7 @@ class ResolverSettings:
     max_pending: int = 1024
     static_names: Mapping[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
     servers: tuple[NameServer, ...] = ()
+    private_names: bool = False
 
 
 class Resolver:
@@ -72,6 +75,13 @@ class Resolver:
             return True
         free = self._settings.max_pending - self.pending
         return free > 0 and waiting < max(_FEW, free // 2)
+
+    def denial_of(self, query: Query) -> QueryMessage | None:
+        """Answer a name that policy denies; None if it may be resolved."""
+        if self._settings.private_names or query.name in self._names:
+            return None
+        owner = owner_of_denial(query.name, query.rdtype)
+        return None if owner is None else denial(query, owner)
 
     def at_once(self, query: Query) -> QueryMessage | None:
         """Answer what needs no upstream: static names, AAAA while guests have no IPv6; else None."""

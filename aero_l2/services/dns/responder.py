@@ -33,6 +33,9 @@ class DnsMetrics(Protocol):
     def dns_failure(self) -> None:
         """Count an answer that was neither NOERROR nor by policy (`l2_dns_fail_total`)."""
 
+    def dns_denied(self) -> None:
+        """Count a name that policy denies (`l2_policy_denied_total`)."""
+
 
 class Responder:
     """Answers one tunnel's queries.
@@ -74,6 +77,11 @@ class Responder:
         if isinstance(query, Refusal):
             self._metrics.dns_failure()
             deliver(query.wire)
+            return
+        denial = self._resolver.denial_of(query)
+        if denial is not None:
+            self._metrics.dns_denied()
+            deliver(encode(denial, query, tcp=tcp))
             return
         reply = self._resolver.at_once(query)
         if reply is None and not self._may_wait():
