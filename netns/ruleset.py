@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
+from netns import answers
 from netns.spec import GATEWAY, GUEST, LAN, NAT_CLIENT, NAT_HOST, NAT_NETWORK, Forward, PortRange, SegmentSpec
 
 TABLE = "aero"
@@ -32,7 +33,7 @@ DENIED_COUNTERS = (
 """Counters of packets that policy refused."""
 LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp", "limit_dns")
 """Counters of packets that a limit refused."""
-COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, "invalid")
+COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, "invalid")
 
 FRAGMENTS_PER_SECOND = 200
 """Enough for 20 datagrams of 15 KB a second; the kernel bounds their memory at 4 MiB a namespace."""
@@ -77,6 +78,7 @@ table inet {TABLE} {{
 {_martians()}
 {_nat(spec.forwards)}
 {_input()}
+{answers.render()}
 {_forward(spec, allow_ping)}
 {_refusal()}
 }}

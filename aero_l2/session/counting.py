@@ -25,10 +25,15 @@ _LAST_READINGS_AT_ONCE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Packets of one tunnel since its start, by what became of them."""
+    """Packets of one tunnel since its start, by what became of them.
+
+    connects_failed: RSTs and ICMP errors that answered a SYN. datagrams_failed: ICMP errors about datagrams.
+    """
 
     denied: int = 0
     udp_flows_refused: int = 0
+    connects_failed: int = 0
+    datagrams_failed: int = 0
 
     def since(self, earlier: Reading) -> Reading:
         """What came between the two; nothing where a counter went back."""
@@ -105,3 +110,5 @@ class _Tally:
         """Denied packets; denied names are counted where DNS refuses them."""
         self._metrics.policy_denied.inc(new.denied)
         self._metrics.udp_flow_limit_exceeded.inc(new.udp_flows_refused)
+        self._metrics.tcp_connect_fail.inc(new.connects_failed)
+        self._metrics.udp_send_fail.inc(new.datagrams_failed)

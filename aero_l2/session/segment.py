@@ -196,6 +196,8 @@ def _reading(counters: Mapping[str, int]) -> Reading:
     return Reading(
         denied=sum(counters.get(name, 0) for name in DENIED_COUNTERS),
         udp_flows_refused=counters.get("limit_udp", 0),
+        connects_failed=counters.get("failed_tcp", 0),
+        datagrams_failed=counters.get("failed_udp", 0),
     )
 
 

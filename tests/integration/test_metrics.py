@@ -1,7 +1,7 @@
 """What `/metrics` says of the packets of tunnels, compared with what guests sent."""
 
 import pytest
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
 from support import addresses as at
 from support.proxy import Proxy, RunAs, run_proxy
@@ -10,7 +10,10 @@ from support.wait import until
 from support.world import World
 
 _DELAY_S = 8.0  # a metric may be two seconds old, four right after a tunnel opened; the machine may be busy
+_CLOSED_PORT = 4711
 DENIED = "l2_policy_denied_total"
+CONNECTS_FAILED = "l2_tcp_connect_fail_total"
+DATAGRAMS_FAILED = "l2_udp_send_fail_total"
 FLOWS_REFUSED = "l2_udp_flow_limit_exceeded_total"
 
 pytestmark = pytest.mark.slow
@@ -62,3 +65,20 @@ async def test_refused_udp_flows_are_counted(world: World, proxy_as: RunAs) -> N
                 )
             await until(lambda: proxy.metric(FLOWS_REFUSED) == 3, "three of five are refused", _DELAY_S)
         assert proxy.metric(DENIED) == 0
+
+
+async def test_refused_connects_and_undeliverable_datagrams_are_counted(own_proxy: Proxy) -> None:
+    nowhere = "100.1.2.3"
+    own_proxy.world.host.run("ip", "route", "add", "unreachable", nowhere)
+    try:
+        async with raw_guest(own_proxy) as guest:
+            for address, port in ((at.WEB, _CLOSED_PORT), (at.WEB, at.HTTP_PORT), (nowhere, at.HTTP_PORT)):
+                await guest.send(IP(src=at.GUEST, dst=address) / TCP(sport=30000, dport=port, flags="S"))
+            for address in (at.WEB, nowhere, nowhere):
+                await guest.send(IP(src=at.GUEST, dst=address) / UDP(sport=30000, dport=at.ECHO_PORT) / b"x")
+            await guest.echo(b"arrives")
+            await until(lambda: own_proxy.metric(CONNECTS_FAILED) == 2, "two of three connects", _DELAY_S)
+            await until(lambda: own_proxy.metric(DATAGRAMS_FAILED) == 2, "two of four datagrams", _DELAY_S)
+        assert own_proxy.metric(DENIED) == 0
+    finally:
+        own_proxy.world.host.run("ip", "route", "del", "unreachable", nowhere)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from dataclasses import astuple, fields
 
 import pytest
 from hypothesis import given
@@ -53,14 +54,15 @@ def denied(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("l2_policy_denied_total")
 
 
-counts = st.builds(Reading, st.integers(0, 2**64), st.integers(0, 2**64))
+counts = st.builds(Reading, *[st.integers(0, 2**64)] * len(fields(Reading)))
 
 
 @given(counts, counts)
 def test_difference_is_never_negative_and_completes_the_earlier(earlier: Reading, later: Reading) -> None:
-    new = later.since(earlier)
-    assert new.denied == max(0, later.denied - earlier.denied)
-    assert new.udp_flows_refused == max(0, later.udp_flows_refused - earlier.udp_flows_refused)
+    new, before, now = (astuple(reading) for reading in (later.since(earlier), earlier, later))
+    assert [b + n for b, n in zip(before, new, strict=True)] == [
+        max(b, n) for b, n in zip(before, now, strict=True)
+    ]
 
 
 @pytest.mark.usefixtures("often")
@@ -73,10 +75,12 @@ async def test_tunnels_add_up_and_nothing_counts_twice(metrics: Metrics) -> None
         asked = first.asked
         first.reading = None  # netd is away, or new and does not know it yet
         await until(lambda: first.asked > asked + 2, "it is asked on")
-        first.reading = Reading(denied=5, udp_flows_refused=1)
+        first.reading = Reading(denied=5, udp_flows_refused=1, connects_failed=2, datagrams_failed=6)
         await until(lambda: denied(metrics) == 9, "only what is new is counted")
     assert denied(metrics) == 9
     assert metrics.registry.get_sample_value("l2_udp_flow_limit_exceeded_total") == 1
+    assert metrics.registry.get_sample_value("l2_tcp_connect_fail_total") == 2
+    assert metrics.registry.get_sample_value("l2_udp_send_fail_total") == 6
 
 
 async def test_last_packets_of_a_tunnel_are_counted(metrics: Metrics) -> None:
