@@ -132,11 +132,15 @@ def within(budget: FileBudget, settings: Settings) -> Settings:
 
 def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> SegmentMaker:
     """Everything a tunnel's segment is made of, from the settings."""
-    policy = EgressPolicy()
+    policy = EgressPolicy.of(settings)
     spec = SegmentSpec(
-        denied=policy.denied_networks,
+        denied=policy.denied,
+        allowed=policy.allowed,
+        special=policy.special_networks,
         denied_tcp_ports=policy.denied_tcp_ports,
+        allowed_tcp_ports=policy.allowed_tcp_ports,
         denied_udp_ports=policy.denied_udp_ports,
+        allowed_udp_ports=policy.allowed_udp_ports,
         max_tcp_flows=settings.max_tcp_connections,
         max_udp_flows=settings.max_udp_flows,
         udp_idle_s=max(1, -(-settings.udp_flow_idle_timeout_ms // 1000)),

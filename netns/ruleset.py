@@ -1,9 +1,10 @@
 """A tunnel's firewall: values in, nft text out. Pure; applied by `netns.nftables`.
 
-Order of judgement for a packet of the guest: its source address, forwards, the NAT's network, the host's
-addresses, denied prefixes, denied ports, limits. What is refused is answered (TCP by RST, the rest by ICMP
-administratively prohibited, RFC 1812 section 5.2.7.1) and counted by reason, except broadcast and multicast,
-which nothing may answer (RFC 1122 section 3.2.2).
+Order of judgement for a packet of the guest: its source address, forwards, the NAT's network, denied
+prefixes, allowed prefixes, the host's addresses, special-purpose prefixes, denied ports, allowed ports,
+limits. Ping has no port, so a list of allowed UDP ports refuses it unless it has them all. What
+is refused is answered (TCP by RST, the rest by ICMP administratively prohibited, RFC 1812 section 5.2.7.1)
+and counted by reason, except broadcast and multicast, which nothing may answer (RFC 1122 section 3.2.2).
 
 The gateway's own services are not tracked: they cost no conntrack entry, so a guest cannot fill the host's
 table with queries.
@@ -14,7 +15,18 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from netns import answers
-from netns.spec import GATEWAY, GUEST, LAN, NAT_CLIENT, NAT_HOST, NAT_NETWORK, Forward, PortRange, SegmentSpec
+from netns.spec import (
+    ALL_PORTS,
+    GATEWAY,
+    GUEST,
+    LAN,
+    NAT_CLIENT,
+    NAT_HOST,
+    NAT_NETWORK,
+    Forward,
+    PortRange,
+    SegmentSpec,
+)
 
 TABLE = "aero"
 HOST_SET = "host4"
@@ -60,13 +72,14 @@ def render(spec: SegmentSpec, hosts: frozenset[IPv4Network], allow_ping: bool) -
     netlink; ``allow_ping`` says whether the NAT process may open ping sockets (sysctl
     net.ipv4.ping_group_range).
     """
-    denied = list(collapse_addresses(spec.denied))
     counters = "\n".join(f"  counter {name} {{ }}" for name in COUNTERS)
     return f"""\
 table inet {TABLE} {{
 {counters}
   set {HOST_SET} {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(hosts))} }}
-  set denied4 {{ type ipv4_addr; flags interval; {_elements(denied)} }}
+  set denied4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.denied))} }}
+  set allowed4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.allowed))} }}
+  set special4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.special))} }}
   ct timeout tcp_life {{
     protocol tcp; l3proto ip; policy = {{ {_TCP_TIMEOUTS} }};
   }}
@@ -182,10 +195,13 @@ def _input() -> str:
 
 def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     ports = [
-        *_denied_ports("tcp", spec.denied_tcp_ports),
-        *_denied_ports("udp", spec.denied_udp_ports),
+        *_refused_ports("tcp", spec.denied_tcp_ports, spec.allowed_tcp_ports),
+        *_refused_ports("udp", spec.denied_udp_ports, spec.allowed_udp_ports),
     ]
-    ping = "    icmp type echo-request goto admit_udp\n" if allow_ping else ""
+    if _has_all(spec.allowed_udp_ports):
+        ping = "    icmp type echo-request goto admit_udp\n" if allow_ping else ""
+    else:
+        ping = "    icmp type echo-request counter name denied_port goto refuse\n"
     return f"""\
   chain forward {{
     type filter hook forward priority filter; policy drop;
@@ -199,8 +215,10 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     meta l4proto tcp {_NO_SYN} counter name denied_stray goto refuse
     ct status dnat goto admit
     ip daddr {NAT_NETWORK} counter name denied_nat goto refuse
-    ip daddr @{HOST_SET} counter name denied_host goto refuse
     ip daddr @denied4 counter name denied_prefix goto refuse
+    ip daddr @allowed4 goto admit
+    ip daddr @{HOST_SET} counter name denied_host goto refuse
+    ip daddr @special4 counter name denied_prefix goto refuse
     goto admit
   }}
   chain admit {{
@@ -221,12 +239,36 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
   }}"""
 
 
-def _denied_ports(protocol: str, ranges: Iterable[PortRange]) -> list[str]:
+def _refused_ports(protocol: str, denied: Iterable[PortRange], allowed: Iterable[PortRange]) -> Iterable[str]:
     """By the port the guest dialled, which dnat may have changed by now."""
-    return [
-        f"meta l4proto {protocol} ct original proto-dst {first}-{last} counter name denied_port goto refuse"
-        for first, last in ranges
-    ]
+    refuse = "counter name denied_port goto refuse"
+    dialled = f"meta l4proto {protocol} ct original proto-dst"
+    if listed := _port_set(denied):
+        yield f"{dialled} {listed} {refuse}"
+    if not (listed := _port_set(allowed)):
+        yield f"meta l4proto {protocol} {refuse}"
+    elif not _has_all(allowed):
+        yield f"{dialled} != {listed} {refuse}"
+
+
+def _has_all(ranges: Iterable[PortRange]) -> bool:
+    return _merged(ranges) == list(ALL_PORTS)
+
+
+def _port_set(ranges: Iterable[PortRange]) -> str:
+    listed = ", ".join(f"{first}-{last}" for first, last in _merged(ranges))
+    return f"{{ {listed} }}" if listed else ""
+
+
+def _merged(ranges: Iterable[PortRange]) -> list[PortRange]:
+    """Sorted and without overlap, as nft wants the elements of a set."""
+    merged: list[PortRange] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def _limit(flows: int, counter: str) -> str:

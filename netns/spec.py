@@ -25,7 +25,7 @@ NAT_HOST_MAC = "52:55:0a:00:03:02"
 NAT_CLIENT = IPv4Address("10.0.3.100")
 LOOPBACK = IPv4Address("127.0.0.1")
 
-MAX_DENIED = 4096
+MAX_PREFIXES = 512
 MAX_PORT_RANGES = 256
 MAX_FORWARDS = 256
 MAX_FLOWS = 1_000_000
@@ -33,6 +33,7 @@ MAX_IDLE_S = 86_400
 
 PortRange = tuple[int, int]
 """First and last port, both included, 1..65535."""
+ALL_PORTS: tuple[PortRange, ...] = ((1, 65535),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +71,36 @@ class Forward:
 class SegmentSpec:
     """Everything netd needs to make one tunnel's namespace.
 
-    ``denied`` are the destination prefixes that policy refuses; the host's own addresses, the NAT's
-    network and loopback are refused besides, whatever it says. Limits are flows at a time, 0 = none.
+    Destinations are judged by ``denied`` prefixes first, then by ``allowed`` ones, which are exceptions from
+    what follows: the host's own addresses and ``special`` prefixes. The NAT's network and loopback are
+    refused whatever they say. Ports have to be among the allowed and not among the denied ones. Limits are
+    flows at a time, 0 = none.
     """
 
     denied: tuple[IPv4Network, ...] = ()
+    allowed: tuple[IPv4Network, ...] = ()
+    special: tuple[IPv4Network, ...] = ()
     denied_tcp_ports: tuple[PortRange, ...] = ()
+    allowed_tcp_ports: tuple[PortRange, ...] = ALL_PORTS
     denied_udp_ports: tuple[PortRange, ...] = ()
+    allowed_udp_ports: tuple[PortRange, ...] = ALL_PORTS
     forwards: tuple[Forward, ...] = ()
     max_tcp_flows: int = 1024
     max_udp_flows: int = 256
     udp_idle_s: int = 60
 
     def __post_init__(self) -> None:
-        if len(self.denied) > MAX_DENIED or len(self.forwards) > MAX_FORWARDS:
+        prefixes = max(len(self.denied), len(self.allowed), len(self.special))
+        if prefixes > MAX_PREFIXES or len(self.forwards) > MAX_FORWARDS:
             raise MessageError("segment: too many prefixes or forwards")
-        for ranges in (self.denied_tcp_ports, self.denied_udp_ports):
+        for ranges in (
+            *(self.denied_tcp_ports, self.allowed_tcp_ports),
+            *(self.denied_udp_ports, self.allowed_udp_ports),
+        ):
             if len(ranges) > MAX_PORT_RANGES:
                 raise MessageError("segment: too many port ranges")
             for first, last in ranges:
-                if _port("denied port", first) > _port("denied port", last):
+                if _port("listed port", first) > _port("listed port", last):
                     raise MessageError(f"segment: port range {first}-{last} is backwards")
         _within("max_tcp_flows", self.max_tcp_flows, 0, MAX_FLOWS)
         _within("max_udp_flows", self.max_udp_flows, 0, MAX_FLOWS)
@@ -106,9 +117,8 @@ class SegmentSpec:
     def to_message(self) -> dict[str, Any]:
         """The value as JSON-ready fields; `from_message` is its inverse."""
         return {
-            "denied": [str(network) for network in self.denied],
-            "denied_tcp_ports": [list(ports) for ports in self.denied_tcp_ports],
-            "denied_udp_ports": [list(ports) for ports in self.denied_udp_ports],
+            **{name: [str(network) for network in getattr(self, name)] for name in _PREFIX_FIELDS},
+            **{name: [list(ports) for ports in getattr(self, name)] for name in _PORT_FIELDS},
             "forwards": [
                 [f.protocol, str(f.address), f.port, str(f.target), f.target_port] for f in self.forwards
             ],
@@ -124,9 +134,13 @@ class SegmentSpec:
             raise MessageError("segment: fields missing or unknown")
         try:
             return cls(
-                denied=tuple(IPv4Network(_text(n)) for n in _list(fields["denied"])),
-                denied_tcp_ports=tuple(_range(r) for r in _list(fields["denied_tcp_ports"])),
-                denied_udp_ports=tuple(_range(r) for r in _list(fields["denied_udp_ports"])),
+                denied=_prefixes(fields["denied"]),
+                allowed=_prefixes(fields["allowed"]),
+                special=_prefixes(fields["special"]),
+                denied_tcp_ports=_ranges(fields["denied_tcp_ports"]),
+                allowed_tcp_ports=_ranges(fields["allowed_tcp_ports"]),
+                denied_udp_ports=_ranges(fields["denied_udp_ports"]),
+                allowed_udp_ports=_ranges(fields["allowed_udp_ports"]),
                 forwards=tuple(_forward(f) for f in _list(fields["forwards"])),
                 max_tcp_flows=_integer(fields["max_tcp_flows"]),
                 max_udp_flows=_integer(fields["max_udp_flows"]),
@@ -134,6 +148,10 @@ class SegmentSpec:
             )
         except (AddressValueError, ValueError, TypeError) as error:
             raise MessageError(f"segment: {error}") from error
+
+
+_PREFIX_FIELDS = ("denied", "allowed", "special")
+_PORT_FIELDS = ("denied_tcp_ports", "allowed_tcp_ports", "denied_udp_ports", "allowed_udp_ports")
 
 
 def _port(what: str, value: int) -> int:
@@ -162,6 +180,14 @@ def _list(value: Any) -> list[Any]:
     if type(value) is not list:
         raise MessageError(f"not a list: {value!r}")
     return value
+
+
+def _prefixes(value: Any) -> tuple[IPv4Network, ...]:
+    return tuple(IPv4Network(_text(item)) for item in _list(value))
+
+
+def _ranges(value: Any) -> tuple[PortRange, ...]:
+    return tuple(_range(item) for item in _list(value))
 
 
 def _range(value: Any) -> PortRange:

@@ -13,6 +13,7 @@ from aero_l2.config.variables import VARIABLES
 
 DEFAULT: Final = "default"
 UNSET: Final = "(unset)"
+NONE: Final = "(none)"
 _VALUE_WIDTH: Final = 22
 
 
@@ -21,7 +22,8 @@ def lines(loaded: Loaded) -> Iterator[str]:
     width = max(len(variable.name) for variable in VARIABLES)
     for variable in VARIABLES:
         if variable.field != "allowed_origins_extra":  # shown with those they are added to
-            value = shown(getattr(loaded.settings, variable.field)) or UNSET
+            nothing = NONE if variable.blank_is_empty else UNSET
+            value = shown(getattr(loaded.settings, variable.field)) or nothing
             origin = _origin(variable, loaded)
             yield f"{variable.name:<{width}}  {value:<{_VALUE_WIDTH}}  {origin}"
 
@@ -34,6 +36,8 @@ def _origin(variable: Variable, loaded: Loaded) -> str:
         case "allowed_origins":
             extra = loaded.given.get("allowed_origins_extra")
             return " and ".join(_place(one) for one in (given, extra) if one) or DEFAULT
+        case "denied_tcp_ports" if given is None and "allowed_tcp_ports" in loaded.given:
+            return "not set, nothing denied by AERO_L2_ALLOWED_TCP_PORTS being set"
         case "trust_proxy" if given is None and loaded.settings.trust_proxy:
             return "not set, turned on by AERO_L2_TRUSTED_PROXIES"
     return DEFAULT if given is None else _place(given)

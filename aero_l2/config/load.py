@@ -73,7 +73,8 @@ class _Reading:
         """The value that counts, None for the default."""
         for given in self.sources.given(*variable.names):
             is_zero = variable.zero_is_unset and given.value.strip("0") == ""
-            if given.place is Place.COMMAND_LINE or (not is_zero and given.value):
+            counts = variable.blank_is_empty or (not is_zero and given.value)
+            if given.place is Place.COMMAND_LINE or counts:
                 return given
         return None
 
@@ -91,9 +92,7 @@ class _Reading:
     def refuse_unsupported(self) -> None:
         """What this version does not act on, of which the strongest that is set counts."""
         for name in sorted(unsupported.NAMES):
-            said = list(self.sources.given(name))
-            if name not in unsupported.PORT_LISTS:
-                said = [given for given in said if given.value]
+            said = [given for given in self.sources.given(name) if given.value]
             try:
                 if said and unsupported.is_wanted(name, said[0].value):
                     self.faults.append(said[0].fault("is not supported by this version", "unset it"))

@@ -43,6 +43,7 @@ def judge(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Judged:
     judged = Judged(dict(fields), [], [])
     _merge_origins(judged.fields)
     _imply_trust(judged.fields, given)
+    _leave_ports_to_the_allow_list(judged.fields, given)
     _limit_forwards(judged)
     _choose_mode(judged, given)
     _guard_session_endpoint(judged, given)
@@ -60,6 +61,12 @@ def _imply_trust(fields: dict[str, Any], given: Mapping[str, Given]) -> None:
     """Whoever names the proxies means to trust them, unless they say otherwise."""
     if fields.get("trusted_proxies") and "trust_proxy" not in given:
         fields["trust_proxy"] = True
+
+
+def _leave_ports_to_the_allow_list(fields: dict[str, Any], given: Mapping[str, Given]) -> None:
+    """The default of denied TCP ports is for those who list none that are allowed."""
+    if "allowed_tcp_ports" in given and "denied_tcp_ports" not in given:
+        fields["denied_tcp_ports"] = ()
 
 
 def _limit_forwards(judged: Judged) -> None:

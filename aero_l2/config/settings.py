@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from aero_l2.auth.keys import Keys
 from aero_l2.auth.modes import AuthMode, AuthRules
 from aero_l2.config.access import ANY_ORIGIN
+from aero_l2.config.egress import PortRange
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.config.nameservers import NameServer
 from aero_l2.config.values import ListenAddress
@@ -52,6 +53,14 @@ class Settings:
     max_control_payload: int
     shutdown_grace_ms: int
     send_stall_timeout_ms: int
+    allow_private_ips: bool
+    denied_cidrs: tuple[IPv4Network, ...]
+    allowed_cidrs: tuple[IPv4Network, ...]
+    """Exceptions from what is denied without being listed."""
+    denied_tcp_ports: tuple[PortRange, ...]
+    allowed_tcp_ports: tuple[PortRange, ...]
+    denied_udp_ports: tuple[PortRange, ...]
+    allowed_udp_ports: tuple[PortRange, ...]
     tcp_forward: tuple[ForwardRule, ...]
     udp_forward: tuple[ForwardRule, ...]
     dns_a: tuple[tuple[str, IPv4Address], ...]

@@ -28,6 +28,8 @@ def shown(value: object) -> str:
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case ForwardRule():
             return f"{value.address}:{value.port}={value.host}:{value.target_port}"
+        case (int(first), int(last)):
+            return str(first) if first == last else f"{first}-{last}"
         case (str(name), IPv4Address() as address):
             return f"{name}={address}"
         case tuple():

@@ -92,6 +92,8 @@ def _variable_text(variable: Variable, value: object) -> str:
         case "text" | "exactly 1", str(text):
             return text
         case "text", list(items) if variable.listed:
+            if variable.blank_is_empty:
+                items = [str(item) if type(item) is int and abs(item) < _LARGEST else item for item in items]
             return _joined(items, ",", _LIST_FIX)
     raise _WrongType(_LIST_FIX if variable.listed else _FIX[variable.kind])
 

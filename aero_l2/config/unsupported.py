@@ -12,19 +12,10 @@ from aero_l2.config import values
 
 # Set to anything: refused.
 _WHEN_NOT_BLANK: Final = (
-    "AERO_L2_ALLOWED_CIDRS",
-    "AERO_L2_DENIED_CIDRS",
     "AERO_L2_ALLOWED_DOMAINS",
     "AERO_L2_BLOCKED_DOMAINS",
     "AERO_L2_CAPTURE_DIR",
     "AERO_L2_TCP_CONNECT_TIMEOUT_MS",
-)
-# Blank means "none" there, so being set at all is refused.
-PORT_LISTS: Final = (
-    "AERO_L2_ALLOWED_TCP_PORTS",
-    "AERO_L2_ALLOWED_UDP_PORTS",
-    "AERO_L2_DENIED_TCP_PORTS",
-    "AERO_L2_DENIED_UDP_PORTS",
 )
 # 0 is how these are switched off, and off is what this version does.
 _WHEN_NOT_ZERO: Final = (
@@ -44,7 +35,7 @@ _WITHOUT_EFFECT: Final = (
     "AERO_L2_CAPTURE_FLUSH_INTERVAL_MS",
 )
 
-NAMES: Final = frozenset(_WHEN_NOT_BLANK + PORT_LISTS + _WHEN_NOT_ZERO + _WHEN_TRUE + _WITHOUT_EFFECT)
+NAMES: Final = frozenset(_WHEN_NOT_BLANK + _WHEN_NOT_ZERO + _WITHOUT_EFFECT)
 
 
 def is_wanted(name: str, value: str) -> bool:
@@ -52,12 +43,8 @@ def is_wanted(name: str, value: str) -> bool:
 
     Raises BadValue where that cannot be told.
     """
-    if name in PORT_LISTS:
-        return True
     if not value:
         return False
     if name in _WHEN_NOT_BLANK:
         return True
-    if name in _WHEN_TRUE:
-        return values.boolean(value)
     return values.count(value) != 0 and name in _WHEN_NOT_ZERO

@@ -41,6 +41,8 @@ class Variable:
     """SIGHUP may change it."""
     listed: bool = False
     """Several values with commas between them, or a TOML array."""
+    blank_is_empty: bool = False
+    """A port list: blank is a list of none instead of unset, and a TOML array of it may hold numbers."""
 
     @property
     def names(self) -> tuple[str, ...]:

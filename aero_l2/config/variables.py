@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from aero_l2 import __version__
-from aero_l2.config import access, values
+from aero_l2.config import access, egress, values
 from aero_l2.config.forwards import dns_records, tcp_forwards, udp_forwards
 from aero_l2.config.nameservers import name_servers
 from aero_l2.config.values import Number
@@ -161,6 +161,41 @@ THEMES: Final[tuple[Theme, ...]] = (
         Variable(
             "shutdown_grace_ms", "AERO_L2_SHUTDOWN_GRACE_MS", "3000", Number(0, _DAY_MS),
             "How long a shutdown may wait for tunnels to close.", "ms",
+        ),
+    )),
+    Theme("What a guest may reach", (
+        Variable(
+            "allow_private_ips", "AERO_L2_ALLOW_PRIVATE_IPS", "0", values.boolean,
+            "Private and other special-purpose addresses are within reach, but for those that never are "
+            "(docs/policy.md).",
+        ),
+        Variable(
+            "denied_cidrs", "AERO_L2_DENIED_CIDRS", "", egress.denied_prefixes,
+            "IPv4 prefixes or addresses out of reach, whatever else but a forward says otherwise.",
+            listed=True,
+        ),
+        Variable(
+            "allowed_cidrs", "AERO_L2_ALLOWED_CIDRS", "", egress.allowed_prefixes,
+            "IPv4 prefixes or addresses within reach although they are private, the host's own or otherwise "
+            "denied. Exceptions: what is not listed is not denied for that.", listed=True,
+        ),
+        Variable(
+            "denied_tcp_ports", "AERO_L2_DENIED_TCP_PORTS", "25", egress.ports,
+            "TCP ports and ranges (8000-8100) out of reach; blank = none, which is also the default where "
+            "AERO_L2_ALLOWED_TCP_PORTS is set.", listed=True, blank_is_empty=True,
+        ),
+        Variable(
+            "allowed_tcp_ports", "AERO_L2_ALLOWED_TCP_PORTS", "1-65535", egress.ports,
+            "The only TCP ports and ranges within reach; blank = none.", listed=True, blank_is_empty=True,
+        ),
+        Variable(
+            "denied_udp_ports", "AERO_L2_DENIED_UDP_PORTS", "", egress.ports,
+            "UDP ports and ranges out of reach; blank = none.", listed=True, blank_is_empty=True,
+        ),
+        Variable(
+            "allowed_udp_ports", "AERO_L2_ALLOWED_UDP_PORTS", "1-65535", egress.ports,
+            "The only UDP ports and ranges within reach; blank = none. Less than all refuses ping too.",
+            listed=True, blank_is_empty=True,
         ),
     )),
     Theme("The guest's network", (

@@ -11,13 +11,15 @@ from ipaddress import IPv4Network
 class SpecialPrefix:
     """A prefix that is not the public internet.
 
-    `always` marks what stays out of reach even where private addresses are allowed.
+    `always` marks what stays out of reach even where private addresses are allowed, `unroutable` what not
+    even an allowed prefix opens, because no packet of a guest can get there.
     """
 
     network: IPv4Network
     use: str
     source: str
     always: bool = False
+    unroutable: bool = False
 
     @property
     def reason(self) -> str:
@@ -25,8 +27,10 @@ class SpecialPrefix:
         return f"{self.use} ({self.source})"
 
 
-def _prefix(network: str, use: str, source: str, *, always: bool = False) -> SpecialPrefix:
-    return SpecialPrefix(IPv4Network(network), use, source, always)
+def _prefix(
+    network: str, use: str, source: str, *, always: bool = False, unroutable: bool = False
+) -> SpecialPrefix:
+    return SpecialPrefix(IPv4Network(network), use, source, always or unroutable, unroutable)
 
 
 # The narrower prefix stands first: the first one that holds an address names the reason.
@@ -34,11 +38,12 @@ SPECIAL_PREFIXES: tuple[SpecialPrefix, ...] = (
     _prefix("169.254.169.254/32", "cloud metadata", "AWS, Azure, Google and others", always=True),
     _prefix("168.63.129.16/32", "cloud metadata", "Azure platform address", always=True),
     _prefix("100.100.100.200/32", "cloud metadata", "Alibaba Cloud", always=True),
-    _prefix("10.0.3.0/24", "network of the NAT process", "docs/SPECIFICATION.md", always=True),
-    _prefix("0.0.0.0/8", "this network", "RFC 791 section 3.2", always=True),
+    _prefix("10.0.3.0/24", "network of the NAT process", "docs/SPECIFICATION.md", unroutable=True),
+    _prefix("10.0.2.0/24", "LAN of the guest", "docs/SPECIFICATION.md", unroutable=True),
+    _prefix("0.0.0.0/8", "this network", "RFC 791 section 3.2", unroutable=True),
     _prefix("10.0.0.0/8", "private use", "RFC 1918"),
     _prefix("100.64.0.0/10", "shared address space", "RFC 6598"),
-    _prefix("127.0.0.0/8", "loopback", "RFC 1122 section 3.2.1.3", always=True),
+    _prefix("127.0.0.0/8", "loopback", "RFC 1122 section 3.2.1.3", unroutable=True),
     _prefix("169.254.0.0/16", "link local", "RFC 3927"),
     _prefix("172.16.0.0/12", "private use", "RFC 1918"),
     _prefix("192.0.0.0/24", "IETF protocol assignments", "RFC 6890 section 2.1"),
@@ -48,8 +53,10 @@ SPECIAL_PREFIXES: tuple[SpecialPrefix, ...] = (
     _prefix("198.18.0.0/15", "benchmarking", "RFC 2544"),
     _prefix("198.51.100.0/24", "documentation TEST-NET-2", "RFC 5737"),
     _prefix("203.0.113.0/24", "documentation TEST-NET-3", "RFC 5737"),
-    _prefix("224.0.0.0/4", "multicast", "RFC 1112 section 4", always=True),
-    _prefix("240.0.0.0/4", "reserved, limited broadcast", "RFC 1112 section 4, RFC 919", always=True),
+    _prefix("224.0.0.0/4", "multicast", "RFC 1112 section 4", unroutable=True),
+    _prefix("255.255.255.255/32", "limited broadcast", "RFC 919", unroutable=True),
+    _prefix("240.0.0.0/4", "reserved", "RFC 1112 section 4", always=True),
 )
 
 ALWAYS_DENIED: tuple[SpecialPrefix, ...] = tuple(prefix for prefix in SPECIAL_PREFIXES if prefix.always)
+UNROUTABLE: tuple[SpecialPrefix, ...] = tuple(prefix for prefix in SPECIAL_PREFIXES if prefix.unroutable)

@@ -37,7 +37,7 @@ def serve(*arguments: str, timeout_s: float = 30, **environment: str) -> "subpro
         ({**NO_AUTH, "AERO_L2_OPEN": "true"}, "AERO_L2_OPEN"),
         ({**NO_AUTH, "AERO_L2_AUTH_MODE": "jwt"}, "AERO_L2_JWT_SECRET"),
         ({**NO_AUTH, "AERO_L2_MAX_CONNECTIONS": "many"}, "AERO_L2_MAX_CONNECTIONS='many'"),
-        ({**NO_AUTH, "AERO_L2_ALLOWED_TCP_PORTS": ""}, "AERO_L2_ALLOWED_TCP_PORTS"),
+        ({**NO_AUTH, "AERO_L2_ALLOWED_TCP_PORTS": "http"}, "AERO_L2_ALLOWED_TCP_PORTS='http'"),
         ({**NO_AUTH, "AERO_L2_TCP_FORWARD": "10.0.2.2:80=[::1]:80"}, "AERO_L2_TCP_FORWARD"),
         ({**NO_AUTH, "AERO_L2_TCP_FORWARD": "10.0.2.2:80=127.0.0.2:80"}, "127.0.0.1"),
         ({**NO_AUTH, "AERO_L2_USER": "nobody-of-this-name"}, "AERO_L2_USER"),

@@ -55,7 +55,8 @@ def test_every_variable_fills_one_field() -> None:
 
 
 def test_blank_means_unset() -> None:
-    blanks = {name: "  " for variable in VARIABLES for name in variable.names if name not in PAIR}
+    meaning_it = [variable for variable in VARIABLES if not variable.blank_is_empty]
+    blanks = {name: "  " for variable in meaning_it for name in variable.names if name not in PAIR}
     assert load(PAIR | blanks).settings == settings()
 
 
@@ -203,15 +204,10 @@ def test_all_faults_are_reported_together() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("AERO_L2_DENIED_TCP_PORTS", ""),
-        ("AERO_L2_ALLOWED_UDP_PORTS", ""),
-        ("AERO_L2_ALLOWED_TCP_PORTS", "80"),
         ("AERO_L2_ALLOWED_DOMAINS", "example.org"),
-        ("AERO_L2_DENIED_CIDRS", "10.0.0.0/8"),
         ("AERO_L2_MAX_BYTES_PER_CONNECTION", "1"),
         ("AERO_L2_IDLE_TIMEOUT_MS", "1000"),
         ("AERO_L2_CAPTURE_DIR", "/tmp/x"),
-        ("AERO_L2_ALLOW_PRIVATE_IPS", "Yes"),
         ("AERO_L2_TCP_CONNECT_TIMEOUT_MS", "5000"),
     ],
 )

@@ -89,6 +89,8 @@ def test_default_of_every_setting_can_be_written_in_its_type(variable: Variable,
     written = WRITTEN[variable.kind].format(variable.default)
     file.write_text(f"{toml_key(variable.name)} = {written}")
     environment = {"AERO_L2_AUTH_MODE": "none"}
+    if variable.field == "allowed_tcp_ports":  # else setting it changes another default
+        environment["AERO_L2_DENIED_TCP_PORTS"] = "25"
     assert load(gather(environment, str(file))).settings == load(environment).settings
 
 
@@ -200,8 +202,16 @@ def test_faults_of_values_say_that_they_are_in_the_file(file: Path) -> None:
         ('"a\\nb" = 1', "'a\\nb' in F is not a setting"),
         ("log_level = {a = 1}", "log_level in F is a table: write a string in quotes"),
         ("idle_timeout_ms = 5", "idle_timeout_ms='5' in F is not supported by this version: unset it"),
-        ("allowed_tcp_ports = []", "allowed_tcp_ports='' in F is not supported by this version: unset it"),
-        ("allow_private_ips = true", "allow_private_ips='1' in F is not supported by this version: unset it"),
+        ("allowed_tcp_ports = 80", "allowed_tcp_ports=80 in F is a number: write an array of strings"),
+        (
+            "allowed_tcp_ports = [true]",
+            "allowed_tcp_ports=[True] in F is an array: write an array of strings",
+        ),
+        (
+            "allowed_tcp_ports = [0]",
+            "allowed_tcp_ports='0' in F has '0' for a port: a port is a number from 1",
+        ),
+        ("denied_cidrs = [1]", "denied_cidrs=[1] in F is an array: write an array of strings"),
         (
             "capture_dir = 1.5",
             "capture_dir=1.5 in F is a number with a fraction: this version does not support it",

@@ -11,6 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aero_l2.config.egress import MAX_PORT_RANGES, MAX_PREFIXES
+from aero_l2.config.forwards import MAX_FORWARDS
+from aero_l2.policy.egress import EgressPolicy
 from netns import messages
 from netns.errors import MessageError
 from netns.messages import (
@@ -45,13 +48,18 @@ NETWORKS = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(
 SPECS = st.builds(
     SegmentSpec,
     denied=st.lists(NETWORKS, max_size=5).map(tuple),
+    allowed=st.lists(NETWORKS, max_size=5).map(tuple),
+    special=st.lists(NETWORKS, max_size=5).map(tuple),
     denied_tcp_ports=st.lists(RANGES, max_size=3).map(tuple),
+    allowed_tcp_ports=st.lists(RANGES, max_size=3).map(tuple),
     denied_udp_ports=st.lists(RANGES, max_size=3).map(tuple),
+    allowed_udp_ports=st.lists(RANGES, max_size=3).map(tuple),
     forwards=st.lists(FORWARDS, max_size=3, unique_by=lambda f: (f.protocol, f.address, f.port)).map(tuple),
     max_tcp_flows=st.integers(0, 1_000_000),
     max_udp_flows=st.integers(0, 1_000_000),
     udp_idle_s=st.integers(1, 86400),
 )
+SPECIAL = EgressPolicy().special_networks
 IDS = st.integers(1, 2**53)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -117,6 +125,12 @@ def test_any_value_in_a_forward_is_a_message_error_at_worst(forward: Forward, pl
         ("denied", ["10.0.0.1/8"]),
         ("denied", ["10.0.0.0/8; drop"]),
         ("denied", ["::/0"]),
+        ("allowed", ["10.0.0.1/8"]),
+        ("special", [7]),
+        ("allowed", ["10.0.0.0/8"] * 513),
+        ("allowed_tcp_ports", [[0, 5]]),
+        ("allowed_udp_ports", [[1, 65536]]),
+        ("allowed_udp_ports", [[5]]),
         ("denied_tcp_ports", [[0, 5]]),
         ("denied_tcp_ports", [[9, 5]]),
         ("denied_tcp_ports", [["25", 25]]),
@@ -136,6 +150,15 @@ def test_wrong_values_are_refused(field: str, value: Any) -> None:
     fields = {**SegmentSpec().to_message(), field: value}
     with pytest.raises(MessageError):
         decode_request(json.dumps({"op": "create", "id": 1, "spec": fields}).encode())
+
+
+def test_longest_lists_that_settings_accept_fit_a_message() -> None:
+    prefixes = tuple(IPv4Network((0xC8000000 + 512 * n, 24)) for n in range(MAX_PREFIXES))
+    ranges = tuple((10_000 + 3 * n, 10_001 + 3 * n) for n in range(MAX_PORT_RANGES))
+    target = IPv4Address("198.51.100.100")
+    forwards = tuple(Forward("tcp", target, 10_000 + n, target, 10_000) for n in range(MAX_FORWARDS))
+    spec = SegmentSpec(prefixes, prefixes, SPECIAL, ranges, ranges, ranges, ranges, forwards)
+    assert decode_request(encode(Create(2**53 - 1, spec))) == Create(2**53 - 1, spec)
 
 
 def test_deeply_nested_message_is_refused() -> None:

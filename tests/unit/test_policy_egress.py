@@ -21,7 +21,7 @@ PROMISED = (
 )
 ALWAYS = (
     "0.0.0.0/8 127.0.0.0/8 224.0.0.0/4 240.0.0.0/4 169.254.169.254/32 168.63.129.16/32 100.100.100.200/32 "
-    "10.0.3.0/24"
+    "10.0.2.0/24 10.0.3.0/24 255.255.255.255/32"
 )
 
 
@@ -39,14 +39,14 @@ def test_first_and_last_address_of_a_prefix_are_denied(network: IPv4Network) -> 
     assert _denied(network[-1])
 
 
-@pytest.mark.parametrize("network", POLICY.denied_networks, ids=str)
+@pytest.mark.parametrize("network", POLICY.special_networks, ids=str)
 def test_neighbours_of_a_denied_network_are_allowed(network: IPv4Network) -> None:
     edges = (int(network[0]) - 1, int(network[-1]) + 1)
     for value in edges:
         if not 0 <= value <= 0xFFFFFFFF:
             continue
         address = IPv4Address(value)
-        assert _denied(address) == any(address in other for other in POLICY.denied_networks)
+        assert _denied(address) == any(address in other for other in POLICY.special_networks)
 
 
 @given(st.integers(0, 0xFFFFFFFF).map(IPv4Address))
@@ -55,7 +55,7 @@ def test_lookup_agrees_with_the_networks(address: IPv4Address) -> None:
 
 
 def test_networks_are_sorted_and_disjoint() -> None:
-    networks = POLICY.denied_networks
+    networks = POLICY.special_networks
     assert list(networks) == sorted(networks)
     assert not any(a.overlaps(b) for a, b in pairwise(networks))
     assert set(_networks("100.64.0.0/10 168.63.129.16/32 172.16.0.0/12 224.0.0.0/3")) <= set(networks)
@@ -78,7 +78,7 @@ def test_the_narrowest_prefix_names_the_reason() -> None:
 
 def test_what_stays_denied_with_private_addresses_allowed() -> None:
     assert {prefix.network for prefix in ALWAYS_DENIED} == set(_networks(ALWAYS))
-    policy = EgressPolicy(denied_prefixes=ALWAYS_DENIED)
+    policy = EgressPolicy(special=ALWAYS_DENIED)
     assert policy.denies_address(IPv4Address("192.168.1.1"), NOBODY) is None
     assert policy.denies_address(IPv4Address("127.0.0.1"), NOBODY) is not None
     assert policy.denies_address(IPv4Address("10.0.3.2"), NOBODY) is not None
@@ -100,7 +100,7 @@ def test_policy_is_a_value() -> None:
         POLICY.denied_tcp_ports = ()  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("bad", [(2, 1), (-1, 5), (0, 65536)])
+@pytest.mark.parametrize("bad", [(2, 1), (0, 5), (-1, 5), (1, 65536)])
 def test_port_range_that_is_none_is_refused(bad: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="not a port range"):
         EgressPolicy(denied_udp_ports=(bad,))
