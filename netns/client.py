@@ -6,9 +6,11 @@ is registered with it. Meanwhile `create` raises NetdUnavailable.
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Address
@@ -60,6 +62,7 @@ class NetdClient:
         self._creating: dict[int, asyncio.Future[SegmentHandles]] = {}
         self._counting: dict[int, asyncio.Future[dict[str, int] | None]] = {}
         self._alive: dict[int, SegmentHandles] = {}
+        self._unsent: deque[Callable[[socket.socket], None]] = deque()
         self.host_addresses: frozenset[IPv4Address] = frozenset()
 
     @property
@@ -73,14 +76,16 @@ class NetdClient:
         connection.setblocking(False)
         self._socket = connection
         asyncio.get_running_loop().add_reader(connection.fileno(), self._readable)
-        for identifier, handles in self._alive.items():
-            self._send(messages.Adopt(identifier), [handles.netns])
+        for handles in self._alive.values():
+            self._post(functools.partial(_adopt, handles))
 
     def detach(self, reason: str = "the network helper is gone") -> None:
         """Let go of netd. What was asked of it fails; namespaces that live, live on."""
         if self._socket is None:
             return
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        asyncio.get_running_loop().remove_writer(self._socket.fileno())
+        self._unsent.clear()
         self._socket.close()
         self._socket = None
         waiting: list[asyncio.Future[Any]] = [*self._creating.values(), *self._counting.values()]
@@ -107,16 +112,14 @@ class NetdClient:
             ) from error
         finally:
             if self._creating.pop(identifier, None) is not None:
-                with contextlib.suppress(NetdUnavailable):
-                    self._send(messages.Release(identifier))
+                self._post_release(identifier)
 
     def release(self, handles: SegmentHandles) -> None:
         """Close the handles and tell netd; idempotent."""
         if self._alive.pop(handles.id, None) is None:
             return
         handles.close()
-        with contextlib.suppress(NetdUnavailable):
-            self._send(messages.Release(handles.id))
+        self._post_release(handles.id)
 
     async def counters(self, handles: SegmentHandles) -> dict[str, int] | None:
         """Packets by named counter (`netns.ruleset.COUNTERS`), None where netd does not know the namespace.
@@ -133,6 +136,35 @@ class NetdClient:
             raise NetdUnavailable("the network helper did not answer") from error
         finally:
             self._counting.pop(number, None)
+
+    def _post_release(self, identifier: int) -> None:
+        self._post(functools.partial(messages.send, message=messages.Release(identifier)))
+
+    def _post(self, send: Callable[[socket.socket], None]) -> None:
+        """Send what must arrive, in order, as soon as there is room; dropped if this netd goes."""
+        if self._socket is None:
+            return
+        self._unsent.append(send)
+        if len(self._unsent) == 1 and not self._send_waiting():
+            asyncio.get_running_loop().add_writer(self._socket.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        if self._send_waiting() and self._socket is not None:
+            asyncio.get_running_loop().remove_writer(self._socket.fileno())
+
+    def _send_waiting(self) -> bool:
+        """Whether everything that waited is sent now."""
+        while self._unsent and self._socket is not None:
+            try:
+                self._unsent[0](self._socket)
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                pass  # netd ended, and `_readable` hears of it
+            except OSError as error:
+                self._log(f"a message to the network helper is lost: {error}")
+            self._unsent.popleft()
+        return True
 
     def _send(self, request: messages.Request, descriptors: list[int] | None = None) -> None:
         if self._socket is None:
@@ -171,8 +203,7 @@ class NetdClient:
             answer = messages.decode_answer(error.data)
             if isinstance(answer, messages.Made):
                 self._fail(answer.id, "the server is out of file descriptors, raise LimitNOFILE (ulimit -n)")
-                with contextlib.suppress(NetdUnavailable):
-                    self._send(messages.Release(answer.id))
+                self._post_release(answer.id)
 
     def _answer(self, data: bytes, descriptors: list[int]) -> None:
         try:
@@ -207,3 +238,9 @@ class NetdClient:
         future = self._creating.pop(identifier, None)
         if future is not None and not future.done():
             future.set_exception(SegmentError(reason))
+
+
+def _adopt(handles: SegmentHandles, connection: socket.socket) -> None:
+    """Register the namespace with another netd, unless it is released by now. Raises OSError."""
+    if handles.netns >= 0:
+        messages.send(connection, messages.Adopt(handles.id), [handles.netns])
