@@ -156,6 +156,8 @@ def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> Seg
             max_pending=settings.max_pending_dns,
             static_names=names,
             servers=settings.dns_servers,
+            private_names=settings.allow_private_ips,
+            max_cache_entries=settings.max_dns_cache_entries,
         )
     )
     return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics)

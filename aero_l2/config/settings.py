@@ -70,6 +70,7 @@ class Settings:
     dns_default_ttl_secs: int
     dns_max_ttl_secs: int
     max_pending_dns: int
+    max_dns_cache_entries: int
     max_tcp_connections: int
     max_udp_flows: int
     udp_flow_idle_timeout_ms: int

@@ -24,13 +24,11 @@ _WHEN_NOT_ZERO: Final = (
     "AERO_L2_PING_INTERVAL_MS",
     "AERO_L2_IDLE_TIMEOUT_MS",
 )
-_WHEN_TRUE: Final = ("AERO_L2_ALLOW_PRIVATE_IPS",)
-# Accepted: buffers the kernel manages itself, a DNS cache there is not, details of captures there are not.
+# Accepted: buffers the kernel manages itself, details of captures there are not.
 _WITHOUT_EFFECT: Final = (
     "AERO_L2_WS_SEND_BUFFER",
     "AERO_L2_TCP_SEND_BUFFER",
     "AERO_L2_STACK_MAX_BUFFERED_TCP_BYTES_PER_CONN",
-    "AERO_L2_STACK_MAX_DNS_CACHE_ENTRIES",
     "AERO_L2_CAPTURE_MAX_BYTES",
     "AERO_L2_CAPTURE_FLUSH_INTERVAL_MS",
 )

@@ -234,6 +234,11 @@ THEMES: Final[tuple[Theme, ...]] = (
             "half of what is free; four it may have while any is free.",
         ),
         Variable(
+            "max_dns_cache_entries", "AERO_L2_STACK_MAX_DNS_CACHE_ENTRIES", "10000", _limit,
+            "DNS answers kept, those of all tunnels together. One tunnel has at most half of what is free; "
+            "16 MiB is the limit in any case.",
+        ),
+        Variable(
             "max_tcp_connections", "AERO_L2_STACK_MAX_TCP_CONNECTIONS", "1024", _limit,
             "TCP flows of a tunnel.",
         ),

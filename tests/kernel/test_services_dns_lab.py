@@ -115,6 +115,7 @@ class Lab:
     tcp_idle_s: float = 10.0
     resolv_conf: str | None = None
     counts: Counts = field(default_factory=Counts)
+    host_addresses: Callable[[], frozenset[IPv4Address]] = lambda: frozenset({HOST_ADDRESS})
 
     def play(
         self, upstreams: Mapping[str, Upstream], scenario: Callable[["Lab", DnsServer], Awaitable[None]]
@@ -149,7 +150,7 @@ class Lab:
                 tcp.fileno(),
                 Resolver(self.settings, conf),
                 EgressPolicy(),
-                lambda: frozenset({HOST_ADDRESS}),
+                self.host_addresses,
                 self.counts,
                 max_pending=self.max_pending,
                 tcp_idle_s=self.tcp_idle_s,

@@ -134,7 +134,8 @@ def test_aaaa_is_noerror_and_empty_without_upstream(tmp_path: Path) -> None:
 
 
 async def test_without_upstream_every_lookup_is_servfail(tmp_path: Path) -> None:
-    reply = await Resolver(resolv_conf=tmp_path / "none").resolve(query(), lambda _: False)
+    resolver = Resolver(resolv_conf=tmp_path / "none")
+    reply = await resolver.resolve(query(), lambda _: False, resolver.new_cache())
     assert reply.rcode() == dns.rcode.SERVFAIL
 
 

@@ -62,6 +62,18 @@ def relay(query: Query, upstream: dns.message.Message, rules: AnswerRules) -> Qu
     return reply
 
 
+def grow_older(reply: QueryMessage, seconds: int) -> None:
+    """Count the TTLs of an answer down, which has been kept for `seconds`; changes its records.
+
+    Where there is an SOA the guest may believe a denial no longer than we (RFC 2308 section 5).
+    """
+    for section in (reply.answer, reply.authority, reply.additional):
+        for rrset in section:
+            if rrset.rdtype == dns.rdatatype.SOA and section is reply.authority:
+                rrset.ttl = min([rrset.ttl, *(rdata.minimum for rdata in rrset)])
+            rrset.ttl = max(0, rrset.ttl - seconds)
+
+
 def _admit(rrset: dns.rrset.RRset, rules: AnswerRules) -> dns.rrset.RRset | None:
     if rrset.rdtype == dns.rdatatype.AAAA:
         return None

@@ -14,7 +14,8 @@ import dns.rdatatype
 from dns.message import QueryMessage
 
 from aero_l2.config.nameservers import NameServer
-from aero_l2.services.dns.answers import AnswerRules, relay, static
+from aero_l2.services.dns.answers import AnswerRules, grow_older, relay, static
+from aero_l2.services.dns.cache import AnswerCache, CacheRoom
 from aero_l2.services.dns.local_names import denial, owner_of_denial
 from aero_l2.services.dns.message import Query, reply_to
 from aero_l2.services.dns.nameservers import GivenServers, HostServers, Servers
@@ -32,7 +33,8 @@ class ResolverSettings:
     `lookup_timeout_s` for a whole lookup, in seconds; TTLs in seconds (never below 1 in an answer);
     `max_pending`: questions waiting for an upstream in the whole process, 0 = no limit; `static_names` are
     answered as given, ahead of every filter; `servers`: the upstreams, empty = those of resolv.conf.
-    `private_names`: names of the operator's network (`local_names`) are asked for like others.
+    `private_names`: names of the operator's network (`local_names`) are asked for like others;
+    `max_cache_entries`: answers kept for all tunnels together, 0 = no limit but that of bytes.
     """
 
     lookup_timeout_s: float = 2.0
@@ -42,6 +44,7 @@ class ResolverSettings:
     static_names: Mapping[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
     servers: tuple[NameServer, ...] = ()
     private_names: bool = False
+    max_cache_entries: int = 10_000
 
 
 class Resolver:
@@ -63,6 +66,7 @@ class Resolver:
         given = self._settings.servers
         self._servers: Servers = GivenServers(given) if given else HostServers(resolv_conf)
         self._upstreams = Upstreams(self._settings.lookup_timeout_s)
+        self._room = CacheRoom(self._settings.max_cache_entries)
         self.pending = 0
 
     def admits(self, waiting: int) -> bool:
@@ -93,8 +97,28 @@ class Resolver:
             return reply_to(query)
         return None
 
-    async def resolve(self, query: Query, denies: Callable[[IPv4Address], bool]) -> QueryMessage:
-        """Ask the upstreams; SERVFAIL if none answers in time, if there are none, or if too many wait."""
+    def new_cache(self) -> AnswerCache:
+        """A tunnel's cache, to be closed with it."""
+        return AnswerCache(self._room, self._settings.max_ttl)
+
+    def remembered(
+        self, query: Query, denies: Callable[[IPv4Address], bool], cache: AnswerCache
+    ) -> QueryMessage | None:
+        """Answer from `cache`, by the same rules as a fresh answer; None if it is not there."""
+        found = cache.get(query, self._servers.current())
+        if found is None:
+            return None
+        reply = relay(query, found.message, AnswerRules(denies, self._settings.max_ttl))
+        grow_older(reply, found.age)
+        return reply
+
+    async def resolve(
+        self, query: Query, denies: Callable[[IPv4Address], bool], cache: AnswerCache
+    ) -> QueryMessage:
+        """Ask the upstreams; SERVFAIL if none answers in time, if there are none, or if too many wait.
+
+        What may be kept of the answer is in `cache` afterwards.
+        """
         servers = self._servers.current()
         if not servers or not self.admits(0):
             return reply_to(query, dns.rcode.SERVFAIL)
@@ -102,6 +126,7 @@ class Resolver:
             found = await self._upstreams.ask(query, servers)
         if found is None:
             return reply_to(query, dns.rcode.SERVFAIL)
+        cache.put(query, found, servers)
         return relay(query, found, AnswerRules(denies, self._settings.max_ttl))
 
     @contextmanager

@@ -57,6 +57,7 @@ class Responder:
         self._host_addresses = host_addresses
         self._metrics = metrics
         self._max_pending = max_pending
+        self._cache = resolver.new_cache()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -83,7 +84,7 @@ class Responder:
             self._metrics.dns_denied()
             deliver(encode(denial, query, tcp=tcp))
             return
-        reply = self._resolver.at_once(query)
+        reply = self._resolver.at_once(query) or self._resolver.remembered(query, self._denies, self._cache)
         if reply is None and not self._may_wait():
             reply = reply_to(query, dns.rcode.SERVFAIL)
         if reply is None:
@@ -98,6 +99,7 @@ class Responder:
         self._closed = True
         for task in self._tasks:
             task.cancel()
+        self._cache.close()
 
     async def wait_stopped(self) -> None:
         """Wait until no task is left."""
@@ -107,14 +109,11 @@ class Responder:
         return self.pending < self._max_pending and self._resolver.admits(self.pending)
 
     async def _resolve(self, query: Query, deliver: Deliver, *, tcp: bool) -> None:
-        hosts = self._host_addresses
-        policy = self._policy
-
-        def denies(address: IPv4Address) -> bool:
-            return policy.denies_address(address, hosts()) is not None
-
-        reply = await self._resolver.resolve(query, denies)
+        reply = await self._resolver.resolve(query, self._denies, self._cache)
         self._finish(query, reply, deliver, tcp=tcp)
+
+    def _denies(self, address: IPv4Address) -> bool:
+        return self._policy.denies_address(address, self._host_addresses()) is not None
 
     def _finish(self, query: Query, reply: QueryMessage, deliver: Deliver, *, tcp: bool) -> None:
         try:
