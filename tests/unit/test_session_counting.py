@@ -145,3 +145,15 @@ async def test_readings_are_spread_over_the_interval(
         assert max(n.asked for n in namespaces) == 1
         await until(lambda: all(n.asked for n in namespaces), "all of them were read")
         assert max(n.asked for n in namespaces) <= 2
+
+
+@pytest.mark.usefixtures("often")
+async def test_many_tunnels_are_not_read_more_often_than_is_cheap(metrics: Metrics) -> None:
+    loop = asyncio.get_running_loop()
+    collector, namespace = Collector(metrics), Namespace()
+    async with AsyncExitStack() as stack:
+        for _ in range(1000):
+            await stack.enter_async_context(collector.following(namespace.read))
+        begun = loop.time()
+        await until(lambda: namespace.asked >= 20, "some are read")
+        assert namespace.asked * module.PAUSE_S <= loop.time() - begun + 2 * module.PAUSE_S
