@@ -36,12 +36,12 @@ from aero_l2.quota.files import LEAST_FILES, FileBudget, file_budget
 from aero_l2.services.dns.resolver import Resolver, ResolverSettings
 from aero_l2.session.readiness import Readiness
 from aero_l2.session.segment import SegmentMaker
+from aero_l2.session.spec import segment_spec
 from aero_l2.tasks import spawn
 from netns import seccomp
 from netns.client import NetdClient
 from netns.errors import LaunchError, NetnsError
 from netns.launch import CONTROL_FD_VARIABLE, SETTINGS_FD_VARIABLE, STOP_SIGNALS
-from netns.spec import SegmentSpec
 from netns.syscalls import Prctl, prctl, set_process_name
 
 EXIT_CANNOT_START: Final = 2
@@ -133,18 +133,6 @@ def within(budget: FileBudget, settings: Settings) -> Settings:
 def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> SegmentMaker:
     """Everything a tunnel's segment is made of, from the settings."""
     policy = EgressPolicy.of(settings)
-    spec = SegmentSpec(
-        denied=policy.denied,
-        allowed=policy.allowed,
-        special=policy.special_networks,
-        denied_tcp_ports=policy.denied_tcp_ports,
-        allowed_tcp_ports=policy.allowed_tcp_ports,
-        denied_udp_ports=policy.denied_udp_ports,
-        allowed_udp_ports=policy.allowed_udp_ports,
-        max_tcp_flows=settings.max_tcp_connections,
-        max_udp_flows=settings.max_udp_flows,
-        udp_idle_s=max(1, -(-settings.udp_flow_idle_timeout_ms // 1000)),
-    )
     names: dict[str, tuple[IPv4Address, ...]] = {}
     for name, address in settings.dns_a:
         names[name] = (*names.get(name, ()), address)
@@ -160,7 +148,7 @@ def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> Seg
             max_cache_entries=settings.max_dns_cache_entries,
         )
     )
-    return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics)
+    return SegmentMaker(netd, segment_spec(settings), settings.forwards, policy, resolver, metrics)
 
 
 def follow_supervisor(control: socket.socket, netd: NetdClient, gone: Callable[[], None]) -> None:

@@ -1,0 +1,116 @@
+"""Why a guest may reach a destination or not, in the order of docs/policy.md. Pure; for people to read.
+
+The packet rules of a tunnel judge by themselves; tests compare both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final, Literal
+
+from aero_l2.config.egress import ALL_PORTS, PortRange
+from aero_l2.config.forwards import GATEWAY, ForwardRule
+from aero_l2.policy.egress import EgressPolicy
+from aero_l2.policy.prefixes import UNROUTABLE
+
+Protocol = Literal["tcp", "udp", "ping"]
+OPENERS: Final = "AERO_L2_ALLOWED_CIDRS opens it"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether it is within reach, and the rule and setting that decide or would change it."""
+
+    allowed: bool
+    reason: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{'allowed' if self.allowed else 'denied'}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What a guest dials. Without a port, the port lists are not judged; ping has none."""
+
+    address: IPv4Address
+    protocol: Protocol
+    port: int | None = None
+
+
+def explain(
+    policy: EgressPolicy,
+    forwards: Sequence[ForwardRule],
+    hosts: Iterable[IPv4Network],
+    destination: Destination,
+) -> Verdict:
+    """Judge `destination`. `hosts` are the prefixes that are the host itself.
+
+    Whether the host permits ping sockets is not known here: ping is judged as if it did.
+    """
+    for forward in forwards:
+        if (forward.protocol, forward.address, forward.port) == (
+            *(destination.protocol, destination.address),
+            destination.port,
+        ):
+            setting = f"AERO_L2_{forward.protocol.upper()}_FORWARD"
+            passes = Verdict(True, f"forward to {forward.host}:{forward.target_port} ({setting})")
+            return _by_port(policy, destination) or passes
+    if destination.address == GATEWAY:
+        return _at_gateway(destination)
+    address = _by_address(policy, hosts, destination.address)
+    return address if not address.allowed else _by_port(policy, destination) or address
+
+
+def _at_gateway(destination: Destination) -> Verdict:
+    services = {("tcp", 53): "DNS", ("udp", 53): "DNS", ("udp", 67): "DHCP", ("ping", None): "echo"}
+    service = services.get((destination.protocol, destination.port))
+    if service:
+        return Verdict(True, f"the gateway's own {service}, whatever the lists say")
+    return Verdict(False, "the gateway offers DNS, DHCP and echo only; a forward opens a port of it")
+
+
+def _by_address(policy: EgressPolicy, hosts: Iterable[IPv4Network], address: IPv4Address) -> Verdict:
+    for special in UNROUTABLE:
+        if address in special.network:
+            return Verdict(False, f"{special.network} is {special.reason}; no prefix opens it")
+    if prefix := _holding(policy.denied, address):
+        return Verdict(False, f"{prefix} is a denied prefix (AERO_L2_DENIED_CIDRS)")
+    if prefix := _holding(policy.allowed, address):
+        return Verdict(True, f"{prefix} is an allowed prefix (AERO_L2_ALLOWED_CIDRS)")
+    if prefix := _holding(hosts, address):
+        return Verdict(False, f"{prefix} is the host itself; {OPENERS}")
+    for special in policy.special:
+        if address in special.network:
+            also = "" if special.always else ", AERO_L2_ALLOW_PRIVATE_IPS all that are private"
+            return Verdict(False, f"{special.network} is {special.reason}; {OPENERS}{also}")
+    return Verdict(True, "no rule denies it")
+
+
+def _by_port(policy: EgressPolicy, destination: Destination) -> Verdict | None:
+    """Why the port is refused; None if it is not."""
+    if destination.protocol == "ping":
+        if policy.allowed_udp_ports == ALL_PORTS:
+            return None
+        return Verdict(False, "ping has no port, and AERO_L2_ALLOWED_UDP_PORTS is not all of them")
+    is_tcp = destination.protocol == "tcp"
+    denied = policy.denied_tcp_ports if is_tcp else policy.denied_udp_ports
+    allowed = policy.allowed_tcp_ports if is_tcp else policy.allowed_udp_ports
+    name, port = destination.protocol.upper(), destination.port
+    if port is None:
+        return None
+    if _listed(denied, port):
+        return Verdict(False, f"{name} port {port} is denied (AERO_L2_DENIED_{name}_PORTS)")
+    if not _listed(allowed, port):
+        return Verdict(False, f"{name} port {port} is not among the allowed (AERO_L2_ALLOWED_{name}_PORTS)")
+    return None
+
+
+def _listed(ranges: Iterable[PortRange], port: int) -> bool:
+    return any(first <= port <= last for first, last in ranges)
+
+
+def _holding(prefixes: Iterable[IPv4Network], address: IPv4Address) -> IPv4Network | None:
+    return next((prefix for prefix in prefixes if address in prefix), None)

@@ -1,0 +1,25 @@
+"""Settings → what netd is asked for: the egress policy and the limits of a tunnel's namespace. Pure."""
+
+from __future__ import annotations
+
+from aero_l2.config import Settings
+from aero_l2.policy.egress import EgressPolicy
+from netns.spec import Forward, SegmentSpec
+
+
+def segment_spec(settings: Settings, forwards: tuple[Forward, ...] = ()) -> SegmentSpec:
+    """What every tunnel's namespace has to be; `forwards` are added for each as their names resolve."""
+    policy = EgressPolicy.of(settings)
+    return SegmentSpec(
+        denied=policy.denied,
+        allowed=policy.allowed,
+        special=policy.special_networks,
+        denied_tcp_ports=policy.denied_tcp_ports,
+        allowed_tcp_ports=policy.allowed_tcp_ports,
+        denied_udp_ports=policy.denied_udp_ports,
+        allowed_udp_ports=policy.allowed_udp_ports,
+        forwards=forwards,
+        max_tcp_flows=settings.max_tcp_connections,
+        max_udp_flows=settings.max_udp_flows,
+        udp_idle_s=max(1, -(-settings.udp_flow_idle_timeout_ms // 1000)),
+    )
