@@ -147,6 +147,7 @@ CANARIES = {
 }
 
 
+@pytest.mark.slow
 async def test_secrets_are_nowhere_to_be_seen(world: World, proxy_as: RunAs) -> None:
     env = {**CANARIES, "AERO_L2_LOG_LEVEL": "debug", "AERO_L2_OPEN": "1"}
     with run_proxy(world, proxy_as, env) as proxy:

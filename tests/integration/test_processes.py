@@ -94,6 +94,7 @@ def _content(file: Path) -> str:
     return file.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 async def test_taken_over_process_cannot_write_what_belongs_to_root(
     proxy: Proxy, outside: Path, role: Role

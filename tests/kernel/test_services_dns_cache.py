@@ -49,6 +49,7 @@ def test_upstream_is_asked_once_over_udp_and_tcp_and_in_any_case(ground: Lab) ->
     ground.play({FIRST: upstream}, scenario)
 
 
+@pytest.mark.slow
 def test_ttl_counts_down_and_the_upstream_is_asked_when_it_is_over(ground: Lab) -> None:
     upstream = Upstream(says(f"2 A {WEB}"))
 

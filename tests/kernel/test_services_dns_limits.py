@@ -25,6 +25,7 @@ def ground(tmp_path: Path) -> Iterator[Lab]:
         yield made
 
 
+@pytest.mark.slow
 def test_queries_beyond_the_tunnels_share_are_servfail_at_once(ground: Lab) -> None:
     ground.max_pending = 4
 
@@ -40,6 +41,7 @@ def test_queries_beyond_the_tunnels_share_are_servfail_at_once(ground: Lab) -> N
     ground.play({FIRST: SILENT}, scenario)
 
 
+@pytest.mark.slow
 def test_queries_beyond_the_process_limit_are_servfail_at_once(ground: Lab) -> None:
     ground.settings = ResolverSettings(max_pending=2)
 

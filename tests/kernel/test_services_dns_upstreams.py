@@ -44,6 +44,7 @@ def test_given_servers_are_asked_instead_of_the_hosts(ground: Lab, given: str, p
     ground.play({FIRST: hosts, place: asked}, scenario)
 
 
+@pytest.mark.slow
 def test_changed_resolv_conf_is_followed_while_it_serves(ground: Lab) -> None:
     ground.resolv_conf = f"nameserver {FIRST}\n"
 
@@ -65,6 +66,7 @@ def test_changed_resolv_conf_is_followed_while_it_serves(ground: Lab) -> None:
     ground.play({FIRST: Upstream(says(f"60 A {WEB}")), SECOND: Upstream(says(f"60 A {OTHER_WEB}"))}, scenario)
 
 
+@pytest.mark.slow
 def test_resolv_conf_that_comes_after_the_start_is_used(ground: Lab) -> None:
     ground.resolv_conf = "# not yet\n"
 

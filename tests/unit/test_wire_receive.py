@@ -136,6 +136,7 @@ def test_both_ways_agree_on_any_stream(frames: list[bytes], cuts: list[int], clo
     assert by_receiver(chunks, library_only=True, close_after=close_after) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(data | plain | control, max_size=30), cuts)
 def test_both_ways_agree_on_fragments_among_frames(frames: list[bytes], cuts: list[int]) -> None:
