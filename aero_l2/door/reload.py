@@ -64,17 +64,23 @@ class Reloader:
         self._settings = settings
         self._apply = apply
         self._asked = False
+        self._hangs = False
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
     def request(self) -> None:
         """Read again now, or once more when the reading that is under way is done."""
         self._asked = True
+        if self._hangs:
+            _log.error("reload waits for an earlier one", reason="a file still does not answer")
         if self._task is None:
             self._task = spawn(self._run(), name="reload")
             self._task.add_done_callback(lambda _: self._done())
 
     def _done(self) -> None:
         self._task = None
+        if self._asked and not self._stopped:  # asked for after the last look at `_asked`
+            self.request()
 
     async def _run(self) -> None:
         while self._asked:
@@ -83,13 +89,15 @@ class Reloader:
             done, _ = await asyncio.wait((reading,), timeout=MAX_READ_S)
             if not done:
                 _log.error("reload failed, settings stay", reason=f"files not read within {MAX_READ_S:g} s")
+                self._hangs = True
                 await asyncio.wait((reading,))  # one that hangs is enough
+                self._hangs = False
                 continue
             self._take(*reading.result())
 
     def stop(self) -> None:
         """Read and apply no more."""
-        self._asked = False
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
 
