@@ -238,7 +238,7 @@ def run_proxy(
             **(env or {}),
         }
         default_mode = 0o600 if run_as == "root" else 0o666
-        devices = Path(f"/proc/{mounts}/root/dev/net")
+        devices = Path("/proc", str(mounts), "root", "dev/net")
         make_tun(devices, default_mode if tun_mode is None else tun_mode)
         process = subprocess.Popen(
             _command(world, mounts, run_as, settings, options),
