@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import procfs
@@ -26,6 +27,18 @@ def serve(*arguments: str, timeout_s: float = 30, **environment: str) -> "subpro
         text=True,
         timeout=timeout_s,
         check=False,
+    )
+
+
+def started(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    """``aero-l2 serve`` on any port of loopback, without authentication; its output is the test's to read."""
+    return subprocess.Popen(
+        [PROGRAM, "serve", "--bind", "127.0.0.1:0", *arguments],
+        env={**BASE, **NO_AUTH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
@@ -65,14 +78,7 @@ def test_busy_port_ends_with_status_2_and_names_address_and_setting() -> None:
 
 
 def test_interrupt_of_a_terminals_process_group_ends_with_status_0() -> None:
-    process = subprocess.Popen(
-        [PROGRAM, "serve", "--bind", "127.0.0.1:0", "--ready-stdout"],
-        env={**BASE, **NO_AUTH},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = started("--ready-stdout", start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("AERO_L2_PROXY_READY ws://127.0.0.1:")
     os.killpg(process.pid, signal.SIGINT)
@@ -86,13 +92,7 @@ def test_interrupt_of_a_terminals_process_group_ends_with_status_0() -> None:
 @pytest.mark.parametrize("after_s", [0.3, 0.5, 0.7, 0.9])
 def test_stop_signal_during_start_up_is_not_lost_and_no_failure(number: int, after_s: float) -> None:
     """Whatever it meets, the program ends soon, by the signal or with status 0, without a traceback."""
-    process = subprocess.Popen(
-        [PROGRAM, "serve", "--bind", "127.0.0.1:0"],
-        env={**BASE, **NO_AUTH},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started()
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(after_s)
     process.send_signal(number)
@@ -106,13 +106,7 @@ def test_stop_signal_during_start_up_is_not_lost_and_no_failure(number: int, aft
 @pytest.mark.parametrize("after_s", [0.5, 0.7, 0.9])
 def test_sighup_during_start_up_is_a_reload_once_it_runs(after_s: float) -> None:
     """Before Python is there it ends the program, as it would any other; never later."""
-    process = subprocess.Popen(
-        [PROGRAM, "serve", "--bind", "127.0.0.1:0", "--ready-stdout"],
-        env={**BASE, **NO_AUTH},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started("--ready-stdout")
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(after_s)
     process.send_signal(signal.SIGHUP)
