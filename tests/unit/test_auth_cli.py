@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from aero_l2.auth.jwt import verify_jwt
 from aero_l2.auth.session_token import verify_session_token
-from aero_l2.cli import app
+from aero_l2.cli.program import app
 
 SECRET = "a secret of some length"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aero_l2.cli import app
+from aero_l2.cli.program import app
 from aero_l2.config import load
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.policy.explain import Destination, Protocol, Verdict, explain

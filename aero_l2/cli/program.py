@@ -1,0 +1,57 @@
+"""All commands of the program."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Final, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from aero_l2 import __version__
+from aero_l2.cli import policy, token
+from aero_l2.cli.errors import EXIT_USAGE, complain
+from aero_l2.cli.serve import serve
+from aero_l2.cli.settings import settings
+
+NAME: Final = "aero-l2"
+
+app = typer.Typer(
+    name=NAME,
+    help="A LAN with DHCP, DNS and NAT for virtual machines in browser tabs, over a WebSocket.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve)
+app.command()(settings)
+app.add_typer(token.app, name="token")
+app.add_typer(policy.app, name="policy")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"aero-l2 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> NoReturn:
+    """Do what the command line says; faults in it are one line and status 2."""
+    try:
+        status = app(prog_name=NAME, standalone_mode=False)
+    except TyperException as error:
+        if message := " ".join(error.format_message().split()).removesuffix("."):
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else NAME
+            complain(f"{message[0].lower()}{message[1:]} (see {command} --help)")
+        status = EXIT_USAGE
+    sys.exit(status)
