@@ -27,7 +27,7 @@ from netns.messages import Adopt, Create, Release
 from netns.namespace import Interior, Workshop, make_interior
 from netns.nat import NatDriver, load_driver
 from netns.programs import find_program
-from netns.segments import Segment
+from netns.segments import Segment, start_nat
 from netns.spec import SegmentSpec
 from netns.syscalls import Prctl, prctl, set_process_name
 
@@ -178,33 +178,11 @@ class Netd:
 
     def _hand_over(self, identifier: int, segment: Segment, spec: SegmentSpec) -> None:
         """Start the NAT process and give the server its side of everything. Raises NatError, OSError."""
-        interior = segment.interior
         with contextlib.ExitStack() as undo:
-            exit_read, exit_write = _pipe(undo)
-            ready_read, ready_write = _pipe(undo)
-            stderr_read, stderr_write = _pipe(undo)
-            os.set_blocking(stderr_read, False)
-            pid = self._driver.start(
-                netns=interior.netns,
-                tap="tap1",
-                exit_fd=exit_read,
-                ready_fd=ready_write,
-                stderr_fd=stderr_write,
-                host_loopback=spec.needs_host_loopback,
-                max_files=(spec.max_tcp_flows or 16384) + 4 * (spec.max_udp_flows or 4096) + 64,
-            )
-            pidfd = self._children.watch(pid, os.dup(ready_read), time.monotonic() + READY_TIMEOUT_S)
+            nat = start_nat(self._driver, segment.interior, spec, undo)
+            pidfd = self._children.watch(nat.pid, os.dup(nat.ready), time.monotonic() + READY_TIMEOUT_S)
             self._segments[identifier] = segment
-            handles = {
-                "netns": interior.netns,
-                "tap": interior.tap,
-                "exit_pipe": exit_write,
-                "process": pidfd,
-                "stderr": stderr_read,
-                "dhcp": interior.dhcp,
-                "dns_udp": interior.dns_udp,
-                "dns_tcp": interior.dns_tcp,
-            }
+            handles = {**nat.handles, "process": pidfd}
             self._tell(messages.Made(identifier), [handles[name] for name in messages.HANDLES])
         segment.handed_over()
 
@@ -267,14 +245,6 @@ class Netd:
         while self._children and time.monotonic() < until:
             self._turn(at_most_s=0.1)
         self._children.kill_all()
-
-
-def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
-    """A close-on-exec pipe whose both ends are closed by ``undo``."""
-    read, write = os.pipe()
-    undo.callback(os.close, read)
-    undo.callback(os.close, write)
-    return read, write
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,8 +15,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from netns import answers
+from netns.portrules import has_all, refused_ports
 from netns.spec import (
-    ALL_PORTS,
     GATEWAY,
     GUEST,
     LAN,
@@ -24,7 +24,6 @@ from netns.spec import (
     NAT_HOST,
     NAT_NETWORK,
     Forward,
-    PortRange,
     SegmentSpec,
 )
 
@@ -38,6 +37,7 @@ DENIED_COUNTERS = (
     "denied_nat",
     "denied_host",
     "denied_prefix",
+    "denied_special",
     "denied_port",
     "denied_protocol",
     "denied_stray",
@@ -195,10 +195,10 @@ def _input() -> str:
 
 def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     ports = [
-        *_refused_ports("tcp", spec.denied_tcp_ports, spec.allowed_tcp_ports),
-        *_refused_ports("udp", spec.denied_udp_ports, spec.allowed_udp_ports),
+        *refused_ports("tcp", spec.denied_tcp_ports, spec.allowed_tcp_ports),
+        *refused_ports("udp", spec.denied_udp_ports, spec.allowed_udp_ports),
     ]
-    if _has_all(spec.allowed_udp_ports):
+    if has_all(spec.allowed_udp_ports):
         ping = "    icmp type echo-request goto admit_udp\n" if allow_ping else ""
     else:
         ping = "    icmp type echo-request counter name denied_port goto refuse\n"
@@ -218,7 +218,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     ip daddr @denied4 counter name denied_prefix goto refuse
     ip daddr @allowed4 goto admit
     ip daddr @{HOST_SET} counter name denied_host goto refuse
-    ip daddr @special4 counter name denied_prefix goto refuse
+    ip daddr @special4 counter name denied_special goto refuse
     goto admit
   }}
   chain admit {{
@@ -237,38 +237,6 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     meta l4proto udp ct timeout set "udp_life"
     accept
   }}"""
-
-
-def _refused_ports(protocol: str, denied: Iterable[PortRange], allowed: Iterable[PortRange]) -> Iterable[str]:
-    """By the port the guest dialled, which dnat may have changed by now."""
-    refuse = "counter name denied_port goto refuse"
-    dialled = f"meta l4proto {protocol} ct original proto-dst"
-    if listed := _port_set(denied):
-        yield f"{dialled} {listed} {refuse}"
-    if not (listed := _port_set(allowed)):
-        yield f"meta l4proto {protocol} {refuse}"
-    elif not _has_all(allowed):
-        yield f"{dialled} != {listed} {refuse}"
-
-
-def _has_all(ranges: Iterable[PortRange]) -> bool:
-    return _merged(ranges) == list(ALL_PORTS)
-
-
-def _port_set(ranges: Iterable[PortRange]) -> str:
-    listed = ", ".join(f"{first}-{last}" for first, last in _merged(ranges))
-    return f"{{ {listed} }}" if listed else ""
-
-
-def _merged(ranges: Iterable[PortRange]) -> list[PortRange]:
-    """Sorted and without overlap, as nft wants the elements of a set."""
-    merged: list[PortRange] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    return merged
 
 
 def _limit(flows: int, counter: str) -> str:

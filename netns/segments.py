@@ -9,6 +9,8 @@ from ipaddress import IPv4Network
 
 from netns import nftables
 from netns.namespace import Interior
+from netns.nat import NatDriver
+from netns.spec import SegmentSpec
 
 
 @dataclass(slots=True)
@@ -51,3 +53,49 @@ class Segment:
         with socket.socket(fileno=os.dup(self.interior.netlink)) as netlink:
             netlink.settimeout(2.0)
             yield netlink
+
+
+@dataclass(frozen=True, slots=True)
+class NatProcess:
+    """A NAT process that was started. ``ready`` and ``handles``, by name, are not the receiver's to close."""
+
+    pid: int
+    ready: int
+    handles: dict[str, int]
+
+
+def start_nat(
+    driver: NatDriver, interior: Interior, spec: SegmentSpec, undo: contextlib.ExitStack
+) -> NatProcess:
+    """Start a namespace's NAT process; ``undo`` closes its descriptors here. Raises NatError, OSError."""
+    exit_read, exit_write = _pipe(undo)
+    ready_read, ready_write = _pipe(undo)
+    stderr_read, stderr_write = _pipe(undo)
+    os.set_blocking(stderr_read, False)
+    pid = driver.start(
+        netns=interior.netns,
+        tap="tap1",
+        exit_fd=exit_read,
+        ready_fd=ready_write,
+        stderr_fd=stderr_write,
+        host_loopback=spec.needs_host_loopback,
+        max_files=(spec.max_tcp_flows or 16384) + 4 * (spec.max_udp_flows or 4096) + 64,
+    )
+    handles = {
+        "netns": interior.netns,
+        "tap": interior.tap,
+        "exit_pipe": exit_write,
+        "stderr": stderr_read,
+        "dhcp": interior.dhcp,
+        "dns_udp": interior.dns_udp,
+        "dns_tcp": interior.dns_tcp,
+    }
+    return NatProcess(pid, ready_read, handles)
+
+
+def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
+    """A close-on-exec pipe whose both ends are closed by ``undo``."""
+    read, write = os.pipe()
+    undo.callback(os.close, read)
+    undo.callback(os.close, write)
+    return read, write

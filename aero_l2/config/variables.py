@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from aero_l2 import __version__
-from aero_l2.config import access, egress, values
-from aero_l2.config.forwards import dns_records, tcp_forwards, udp_forwards
-from aero_l2.config.nameservers import name_servers
+from aero_l2.config import access, values
+from aero_l2.config.network_variables import NETWORK_THEMES
 from aero_l2.config.values import Number
 from aero_l2.config.variable import NO_LIMIT, THE_DEFAULT, Theme, Variable
 
 _MANY: Final = 1_000_000
 _DAY_MS: Final = 86_400_000
-_MAX_TTL_S: Final = 2**31 - 1  # RFC 2181 §8
 
 _limit = Number(0, _MANY, NO_LIMIT)
-_duration_ms = Number(1, _DAY_MS)
-_ttl = Number(1, _MAX_TTL_S)
 
 THEMES: Final[tuple[Theme, ...]] = (
     Theme("Listening", (
@@ -163,93 +159,7 @@ THEMES: Final[tuple[Theme, ...]] = (
             "How long a shutdown may wait for tunnels to close.", "ms",
         ),
     )),
-    Theme("What a guest may reach", (
-        Variable(
-            "allow_private_ips", "AERO_L2_ALLOW_PRIVATE_IPS", "0", values.boolean,
-            "Private and other special-purpose addresses are within reach, but for those that never are "
-            "(docs/policy.md).",
-        ),
-        Variable(
-            "denied_cidrs", "AERO_L2_DENIED_CIDRS", "", egress.denied_prefixes,
-            "IPv4 prefixes or addresses out of reach, whatever else but a forward says otherwise.",
-            listed=True,
-        ),
-        Variable(
-            "allowed_cidrs", "AERO_L2_ALLOWED_CIDRS", "", egress.allowed_prefixes,
-            "IPv4 prefixes or addresses within reach although they are private, the host's own or otherwise "
-            "denied. Exceptions: what is not listed is not denied for that.", listed=True,
-        ),
-        Variable(
-            "denied_tcp_ports", "AERO_L2_DENIED_TCP_PORTS", "25", egress.ports,
-            "TCP ports and ranges (8000-8100) out of reach; blank = none, which is also the default where "
-            "AERO_L2_ALLOWED_TCP_PORTS is set.", listed=True, blank_is_empty=True,
-        ),
-        Variable(
-            "allowed_tcp_ports", "AERO_L2_ALLOWED_TCP_PORTS", "1-65535", egress.ports,
-            "The only TCP ports and ranges within reach; blank = none.", listed=True, blank_is_empty=True,
-        ),
-        Variable(
-            "denied_udp_ports", "AERO_L2_DENIED_UDP_PORTS", "", egress.ports,
-            "UDP ports and ranges out of reach; blank = none.", listed=True, blank_is_empty=True,
-        ),
-        Variable(
-            "allowed_udp_ports", "AERO_L2_ALLOWED_UDP_PORTS", "1-65535", egress.ports,
-            "The only UDP ports and ranges within reach; blank = none. Less than all refuses ping too.",
-            listed=True, blank_is_empty=True,
-        ),
-    )),
-    Theme("The guest's network", (
-        Variable(
-            "tcp_forward", "AERO_L2_TCP_FORWARD", "", tcp_forwards,
-            "ip:port=host:port,…: guests' TCP connections to the left go to the right.", listed=True,
-        ),
-        Variable(
-            "udp_forward", "AERO_L2_UDP_FORWARD", "", udp_forwards,
-            "ip:port=host:port,…: guests' datagrams to the left go to the right.", listed=True,
-        ),
-        Variable(
-            "dns_a", "AERO_L2_DNS_A", "", dns_records,
-            "name=ip,…: answered as given, ahead of every filter.", listed=True,
-        ),
-        Variable(
-            "dns_servers", "AERO_L2_DNS_SERVERS", "", name_servers,
-            "ip[:port],…, at most 3: the DNS servers to ask, the first one first. Unset: those of the host's "
-            "resolv.conf, as it changes.", listed=True,
-        ),
-        Variable(
-            "dns_lookup_timeout_ms", "AERO_L2_DNS_LOOKUP_TIMEOUT_MS", "2000", _duration_ms,
-            "After so long without an answer from upstream the guest gets SERVFAIL.", "ms",
-        ),
-        Variable(
-            "dns_default_ttl_secs", "AERO_L2_DNS_DEFAULT_TTL_SECS", "60", _ttl,
-            "TTL of answers out of AERO_L2_DNS_A.", "s",
-        ),
-        Variable(
-            "dns_max_ttl_secs", "AERO_L2_DNS_MAX_TTL_SECS", "300", _ttl,
-            "Largest TTL of an A, CNAME or DNAME record in an answer.", "s",
-        ),
-        Variable(
-            "max_pending_dns", "AERO_L2_STACK_MAX_PENDING_DNS", "1024", _limit,
-            "DNS queries of the whole process under way at once. One tunnel has at most 128 of them, and "
-            "half of what is free; four it may have while any is free.",
-        ),
-        Variable(
-            "max_dns_cache_entries", "AERO_L2_STACK_MAX_DNS_CACHE_ENTRIES", "10000", _limit,
-            "DNS answers kept, those of all tunnels together. One tunnel has at most half of what is free; "
-            "16 MiB is the limit in any case.",
-        ),
-        Variable(
-            "max_tcp_connections", "AERO_L2_STACK_MAX_TCP_CONNECTIONS", "1024", _limit,
-            "TCP flows of a tunnel.",
-        ),
-        Variable(
-            "max_udp_flows", "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL", "256", _limit, "UDP flows of a tunnel.",
-        ),
-        Variable(
-            "udp_flow_idle_timeout_ms", "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS", "60000", _duration_ms,
-            "A UDP flow without packets for so long is forgotten.", "ms",
-        ),
-    )),
+    *NETWORK_THEMES,
     Theme("Log and process", (
         Variable(
             "log_level", "AERO_L2_LOG_LEVEL", "info",

@@ -98,6 +98,7 @@ async def test_denied_ping_is_prohibited(proxy: Proxy, watched: Watch, target: s
 async def test_broadcast_and_multicast_stay_in_the_tunnel(proxy: Proxy, watched: Watch, target: str) -> None:
     marker = _marker()
     async with raw_guest(proxy) as guest:
+        await guest.echo(b"the NAT is up")  # else nothing would get through, whatever the rules
         for destination in (BROADCAST, at.GATEWAY_MAC):
             await guest.send(
                 IP(src=at.GUEST, dst=target) / UDP(sport=1, dport=at.SERVICE_PORT) / Raw(marker), destination
@@ -110,6 +111,7 @@ async def test_broadcast_and_multicast_stay_in_the_tunnel(proxy: Proxy, watched:
 async def test_guest_cannot_send_under_another_address(proxy: Proxy, watched: Watch, source: str) -> None:
     marker = _marker()
     async with raw_guest(proxy) as guest:
+        await guest.echo(b"the NAT is up")  # else nothing would get through, whatever the rules
         for target in (at.WEB, at.HOST_PUBLIC, at.LOOPBACK, at.OTHER):
             await guest.send(IP(src=source, dst=target) / UDP(sport=7777, dport=at.ECHO_PORT) / Raw(marker))
             await guest.send(IP(src=source, dst=target) / TCP(sport=7777, dport=at.SERVICE_PORT, flags="S"))
@@ -122,6 +124,7 @@ async def test_guest_cannot_send_under_another_address(proxy: Proxy, watched: Wa
 async def test_source_route_does_not_lead_to_the_host(proxy: Proxy, watched: Watch) -> None:
     marker = _marker()
     async with raw_guest(proxy) as guest:
+        await guest.echo(b"the NAT is up")  # else nothing would get through, whatever the rules
         for first in (at.GATEWAY, at.WEB):
             header = IP(
                 src=at.GUEST, dst=first, options=[IPOption_LSRR(routers=[at.LOOPBACK])]

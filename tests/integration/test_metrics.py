@@ -72,13 +72,13 @@ async def test_refused_connects_and_undeliverable_datagrams_are_counted(own_prox
     own_proxy.world.host.run("ip", "route", "add", "unreachable", nowhere)
     try:
         async with raw_guest(own_proxy) as guest:
+            await guest.echo(b"the NAT is up")  # what a guest sends earlier may be lost
             for address, port in ((at.WEB, _CLOSED_PORT), (at.WEB, at.HTTP_PORT), (nowhere, at.HTTP_PORT)):
                 await guest.send(IP(src=at.GUEST, dst=address) / TCP(sport=30000, dport=port, flags="S"))
             for address in (at.WEB, nowhere, nowhere):
                 await guest.send(IP(src=at.GUEST, dst=address) / UDP(sport=30000, dport=at.ECHO_PORT) / b"x")
-            await guest.echo(b"arrives")
             await until(lambda: own_proxy.metric(CONNECTS_FAILED) == 2, "two of three connects", _DELAY_S)
-            await until(lambda: own_proxy.metric(DATAGRAMS_FAILED) == 2, "two of four datagrams", _DELAY_S)
+            await until(lambda: own_proxy.metric(DATAGRAMS_FAILED) == 2, "two of three datagrams", _DELAY_S)
         assert own_proxy.metric(DENIED) == 0
     finally:
         own_proxy.world.host.run("ip", "route", "del", "unreachable", nowhere)

@@ -79,8 +79,8 @@ DENIED = {
     "host's address, TCP": (syn(str(HOST), 443), "denied_host", "rst"),
     "prefix routed to the host": (syn("151.101.64.255"), "denied_host", "rst"),
     "host's address, UDP": (ip(str(HOST)) / UDP(dport=53), "denied_host", "icmp"),
-    "private, off byte boundary": (syn("172.31.255.255"), "denied_prefix", "rst"),
-    "metadata": (syn("169.254.169.254"), "denied_prefix", "rst"),
+    "private, off byte boundary": (syn("172.31.255.255"), "denied_special", "rst"),
+    "metadata": (syn("169.254.169.254"), "denied_special", "rst"),
     "mail": (syn(PUBLIC, 25), "denied_port", "rst"),
     "UDP port of a range": (ip(PUBLIC) / UDP(dport=1901), "denied_port", "icmp"),
     "forward whose dialled port is denied": (syn("1.1.1.1", 25), "denied_port", "rst"),
@@ -345,7 +345,7 @@ def refused_by(spec: SegmentSpec, address: IPv4Address) -> str | None:
         (spec.denied, "denied_prefix"),
         (spec.allowed, None),
         (HOSTS, "denied_host"),
-        (spec.special, "denied_prefix"),
+        (spec.special, "denied_special"),
     )
     return next((counter for prefixes, counter in order if any(address in p for p in prefixes)), None)
 

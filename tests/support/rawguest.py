@@ -144,7 +144,9 @@ class RawGuest:
             IP(src=at.GUEST, dst=address) / UDP(sport=next(self._ports), dport=port) / data
         )
 
-    async def udp(self, address: str, port: int, data: bytes, sport: int | None = None) -> bytes:
+    async def udp(
+        self, address: str, port: int, data: bytes, sport: int | None = None, again_s: float = 1.0
+    ) -> bytes:
         """Send a datagram and return what is answered; raises TimeoutError."""
         number = sport or next(self._ports)
 
@@ -157,7 +159,7 @@ class RawGuest:
             return bytes(packet[UDP].payload) if ours and ICMP not in packet else None
 
         return await self.exchange(
-            IP(src=at.GUEST, dst=address) / UDP(sport=number, dport=port) / Raw(data), match
+            IP(src=at.GUEST, dst=address) / UDP(sport=number, dport=port) / Raw(data), match, again_s=again_s
         )
 
     async def resolve(self, name: str, kind: str = "A") -> DNS:
@@ -174,7 +176,7 @@ class RawGuest:
 
     async def echo(self, data: bytes) -> None:
         """Prove that this tunnel works end to end: a datagram to the internet and back."""
-        assert await self.udp(at.WEB, at.ECHO_PORT, data) == data
+        assert await self.udp(at.WEB, at.ECHO_PORT, data, again_s=0.2) == data
 
     async def _judge(self, packet: Packet) -> Verdict:
         return await self.exchange(packet, lambda reply: _verdict(packet, reply))
