@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -13,7 +13,8 @@ from aero_l2.config import ForwardRule, Settings, gather, load
 from aero_l2.config.values import BadValue, port_number
 from aero_l2.errors import ConfigError
 from aero_l2.policy.egress import EgressPolicy
-from aero_l2.policy.explain import Destination, Protocol, explain
+from aero_l2.policy.explain import Destination, Protocol, Verdict, explain
+from aero_l2.policy.ipv6 import why_denied
 from aero_l2.session.spec import segment_spec
 from netns import hosts, link, ruleset
 from netns.spec import Forward
@@ -33,12 +34,15 @@ def explain_(
     ping: Annotated[bool, typer.Option("--ping", help="An echo request, which has no port.")] = False,
     config: Config = None,
 ) -> None:
-    """Say whether a guest may reach an IPv4 address, and which rule and setting decide.
+    """Say whether a guest may reach an address, and which rule and setting decide.
 
     Addresses of this machine, as it is now, are judged as the host's. Without a port, the address alone is
     judged. Exit status 0: allowed, 1: denied, 2: cannot say.
     """
     protocol: Protocol = "ping" if ping else "udp" if udp else "tcp"
+    if (address := _ipv6(destination)) is not None:
+        typer.echo(str(Verdict(False, why_denied(address))))
+        raise typer.Exit(EXIT_DENIED)
     dialled = _destination(destination, protocol)
     settings = _settings(config)
     verdict = explain(EgressPolicy.of(settings), settings.forwards, _host_networks(), dialled)
@@ -66,6 +70,14 @@ def _forward(rule: ForwardRule) -> Forward | None:
     if isinstance(rule.host, str):
         return None
     return Forward(rule.protocol, rule.address, rule.port, rule.host, rule.target_port)
+
+
+def _ipv6(text: str) -> IPv6Address | None:
+    """The IPv6 address that `ADDRESS` or `[ADDRESS]:PORT` begins with, None where there is none."""
+    try:
+        return IPv6Address(text[1:].partition("]")[0] if text.startswith("[") else text)
+    except AddressValueError:
+        return None
 
 
 def _destination(text: str, protocol: Protocol) -> Destination:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, collapse_addresses
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+)
 from typing import Final
 
 from aero_l2.config.values import BadValue, port_number
 
 PortRange = tuple[int, int]
 """First and last port, both included."""
+
+Prefix = IPv4Network | IPv6Network
 
 ALL_PORTS: Final[tuple[PortRange, ...]] = ((1, 65535),)
 MAX_PREFIXES: Final = 512
@@ -26,11 +35,17 @@ UNREACHABLE: Final = {
 """What no prefix can open, and why."""
 _PREFIX_FIX: Final = "write IPv4 prefixes or addresses, several with commas, for example 192.0.2.0/24"
 _LENGTH = re.compile(r"[0-9]{1,2}", re.ASCII)
+_LENGTH6 = re.compile(r"[0-9]{1,3}", re.ASCII)
 
 
-def denied_prefixes(value: str) -> tuple[IPv4Network, ...]:
-    """Entries of `AERO_L2_DENIED_CIDRS`, sorted and merged."""
-    return _merged_prefixes(_prefix(entry) for entry in _entries(value))
+def denied_prefixes(value: str) -> tuple[Prefix, ...]:
+    """Entries of `AERO_L2_DENIED_CIDRS`, sorted and merged, those of IPv4 first.
+
+    IPv6 is accepted, since what a list of the host's addresses asks for holds: guests have none.
+    """
+    listed = [_prefix6(entry) or _prefix(entry) for entry in _entries(value)]
+    merged = _merged_prefixes(one for one in listed if isinstance(one, IPv4Network))
+    return merged + tuple(collapse_addresses(one for one in listed if isinstance(one, IPv6Network)))
 
 
 def allowed_prefixes(value: str) -> tuple[IPv4Network, ...]:
@@ -61,7 +76,7 @@ def _merged_prefixes(prefixes: Iterable[IPv4Network]) -> tuple[IPv4Network, ...]
 def _prefix(entry: str) -> IPv4Network:
     text, slash, length = entry.partition("/")
     if _is_ipv6(text):
-        raise BadValue(f"has {entry!r}: guests have no IPv6 in this version", "leave it out")
+        raise BadValue(f"has {entry!r}: guests have no IPv6", "leave it out")
     try:
         address = IPv4Address(text)
     except AddressValueError:
@@ -73,6 +88,19 @@ def _prefix(entry: str) -> IPv4Network:
         raise BadValue(
             f"has {entry!r}, an address with bits beyond its prefix", f"write {meant} or {address}"
         )
+    return meant
+
+
+def _prefix6(entry: str) -> IPv6Network | None:
+    """The entry as an IPv6 prefix, None where it is none."""
+    text, slash, length = entry.partition("/")
+    if not _is_ipv6(text):
+        return None
+    if "%" in text or (slash and not (_LENGTH6.fullmatch(length) and int(length) <= 128)):
+        raise BadValue(f"has {entry!r}, which is no IPv6 prefix", "write one like 2001:db8::/32")
+    meant = IPv6Network((text, int(length) if slash else 128), strict=False)
+    if meant.network_address != IPv6Address(text):
+        raise BadValue(f"has {entry!r}, an address with bits beyond its prefix", f"write {meant} or {text}")
     return meant
 
 

@@ -27,7 +27,8 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
         ),
         Variable(
             "denied_cidrs", "AERO_L2_DENIED_CIDRS", "", egress.denied_prefixes,
-            "IPv4 prefixes or addresses out of reach, whatever else but a forward says otherwise.",
+            "Prefixes or addresses out of reach, whatever else but a forward says otherwise. IPv6 may be "
+            "listed, and is out of reach anyway.",
             listed=True,
         ),
         Variable(

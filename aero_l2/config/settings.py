@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 from aero_l2.auth.keys import Keys
 from aero_l2.auth.modes import AuthMode, AuthRules
 from aero_l2.config.access import ANY_ORIGIN
-from aero_l2.config.egress import PortRange
+from aero_l2.config.egress import PortRange, Prefix
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.config.nameservers import NameServer
 from aero_l2.config.values import ListenAddress
@@ -54,7 +54,7 @@ class Settings:
     shutdown_grace_ms: int
     send_stall_timeout_ms: int
     allow_private_ips: bool
-    denied_cidrs: tuple[IPv4Network, ...]
+    denied_cidrs: tuple[Prefix, ...]
     allowed_cidrs: tuple[IPv4Network, ...]
     """Exceptions from what is denied without being listed."""
     denied_tcp_ports: tuple[PortRange, ...]

@@ -75,7 +75,7 @@ class EgressPolicy:
     def of(cls, settings: Settings) -> Self:
         """The policy that the settings ask for."""
         return cls(
-            denied=settings.denied_cidrs,
+            denied=tuple(one for one in settings.denied_cidrs if isinstance(one, IPv4Network)),
             allowed=settings.allowed_cidrs,
             special=ALWAYS_DENIED if settings.allow_private_ips else SPECIAL_PREFIXES,
             denied_tcp_ports=settings.denied_tcp_ports,

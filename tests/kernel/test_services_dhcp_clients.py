@@ -65,12 +65,10 @@ class Lan:
         return [line for line in self.log.read_text().splitlines() if line.startswith(f"{kind} ")]
 
     async def start(self, *argv: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *self.guest.enter(*argv),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        with (self.folder / "said").open("ab") as said:
+            return await asyncio.create_subprocess_exec(
+                *self.guest.enter(*argv), stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said
+            )
 
 
 @pytest.fixture
@@ -148,6 +146,10 @@ async def test_clients_in_a_row_with_new_mac_addresses_get_the_same_lease(
     assert server.answered >= 6
 
 
+def written(leases: Path, count: int) -> bool:
+    return leases.read_text().count("}") >= count
+
+
 async def test_dhclient_gets_and_renews_the_lease(lan: Lan, server: DhcpServer) -> None:
     leases = lan.folder / "leases"
     leases.touch()
@@ -156,6 +158,8 @@ async def test_dhclient_gets_and_renews_the_lease(lan: Lan, server: DhcpServer) 
         process = await lan.start(*argv, "-pf", str(lan.folder / f"pid{round_number}"))
         try:
             await until(partial(lan.events, kind), f"dhclient reports {kind}", 20)
+            # The lease is written once the script has ended; a client stopped before that has none.
+            await until(partial(written, leases, round_number), "the lease is written", 20)
         finally:
             await stop(process)
     text = leases.read_text()

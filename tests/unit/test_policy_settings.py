@@ -1,6 +1,6 @@
 """What a guest may reach, as settings: lists that are accepted, refused, blank or unset."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from itertools import pairwise
 from pathlib import Path
 
@@ -132,14 +132,34 @@ def test_prefixes_are_sorted_and_merged_and_blank_is_unset(name: str) -> None:
         ("10.0.0.0/", "whose prefix length is not 0 to 32"),
         ("10.0.0.0/255.0.0.0", "whose prefix length is not 0 to 32"),
         ("10.0.0.0/0.255.255.255", "whose prefix length is not 0 to 32"),
-        ("fd00::/8", "guests have no IPv6 in this version: leave it out"),
-        ("::1", "guests have no IPv6 in this version: leave it out"),
     ],
 )
 def test_prefix_that_is_none_is_refused_with_the_fix(name: str, entry: str, said: str) -> None:
     fault = only_fault(**{name: f"8.8.8.8,{entry}"})
     assert fault.startswith(f"{name}='8.8.8.8,{entry}' has {entry!r}")
     assert said in fault
+
+
+@pytest.mark.parametrize("entry", ["fd00::/8", "::1", "::/0"])
+def test_ipv6_may_be_denied_and_cannot_be_allowed(entry: str) -> None:
+    got = settings(AERO_L2_DENIED_CIDRS=f"{entry},8.8.8.8")
+    assert got.denied_cidrs == (IPv4Network("8.8.8.8"), IPv6Network(entry))
+    assert EgressPolicy.of(got).denied == (IPv4Network("8.8.8.8"),)
+    assert only_fault(AERO_L2_ALLOWED_CIDRS=entry).endswith(": guests have no IPv6: leave it out")
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("fd00::1/8", "write fd00::/8 or fd00::1"),
+        ("fd00::/129", "which is no IPv6 prefix"),
+        ("fd00::/", "which is no IPv6 prefix"),
+        ("fe80::1%eth0", "which is no IPv6 prefix"),
+        ("fd00::/ffff::", "which is no IPv6 prefix"),
+    ],
+)
+def test_ipv6_prefix_that_is_none_is_refused_with_the_fix(entry: str, said: str) -> None:
+    assert said in only_fault(AERO_L2_DENIED_CIDRS=entry)
 
 
 def test_too_many_prefixes_are_refused() -> None:
