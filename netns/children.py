@@ -16,6 +16,7 @@ class Child:
     pidfd: int
     ready: int
     deadline: float | None
+    on_ready: Callable[[], None]
 
 
 class Children:
@@ -29,12 +30,12 @@ class Children:
     def __len__(self) -> int:
         return len(self._children)
 
-    def watch(self, pid: int, ready: int, deadline: float) -> int:
+    def watch(self, pid: int, ready: int, deadline: float, on_ready: Callable[[], None]) -> int:
         """Reap ``pid`` when it ends, kill it unless it writes to ``ready`` (owned from now on) in time.
 
-        Returns its pidfd, which stays owned here.
+        ``on_ready`` is called once it has. Returns its pidfd, which stays owned here.
         """
-        child = Child(pid, os.pidfd_open(pid), ready, deadline)
+        child = Child(pid, os.pidfd_open(pid), ready, deadline, on_ready)
         self._children[pid] = child
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
         self._selector.register(ready, selectors.EVENT_READ, lambda: self._became_ready(child))
@@ -61,6 +62,7 @@ class Children:
         """It has its TAP, or it died, which its pidfd tells too."""
         if os.read(child.ready, 1):
             child.deadline = None
+            child.on_ready()
         self._drop_ready(child)
 
     def _drop_ready(self, child: Child) -> None:

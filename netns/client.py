@@ -12,7 +12,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -42,12 +42,14 @@ class SegmentHandles:
     dhcp: int
     dns_udp: int
     dns_tcp: int
+    nat_ready: asyncio.Future[None]
+    """Done once the NAT process has opened its TAP; packets for it are lost before, in the kernel."""
 
     def close(self) -> None:
         """Close what is open; idempotent. The namespace and its NAT process go with the last descriptor."""
-        for field in fields(self)[1:]:
-            fd = getattr(self, field.name)
-            setattr(self, field.name, -1)
+        for name in messages.HANDLES:
+            fd = getattr(self, name)
+            setattr(self, name, -1)
             if fd >= 0:
                 os.close(fd)
 
@@ -94,6 +96,8 @@ class NetdClient:
                 future.set_exception(NetdUnavailable(reason))
         self._creating.clear()
         self._counting.clear()
+        for identifier in self._alive:
+            self._nat_ready(identifier)  # nobody is left to say so
 
     async def create(self, spec: SegmentSpec) -> SegmentHandles:
         """Have a namespace made. The caller owns the handles and gives them back to `release`.
@@ -215,6 +219,8 @@ class NetdClient:
         match answer:
             case messages.Made(id):
                 self._made(id, descriptors)
+            case messages.NatReady(id):
+                self._nat_ready(id)
             case messages.Failed(id, reason):
                 self._fail(id, reason)
             case messages.Counted(_, request, counters):
@@ -229,10 +235,16 @@ class NetdClient:
         if len(descriptors) != len(messages.HANDLES) or future is None or future.done():
             messages.close_all(descriptors)  # nobody waits any more; `create` has sent its release
             return
-        handles = SegmentHandles(identifier, **dict(zip(messages.HANDLES, descriptors, strict=True)))
+        opened = dict(zip(messages.HANDLES, descriptors, strict=True))
+        handles = SegmentHandles(identifier, nat_ready=future.get_loop().create_future(), **opened)
         self._alive[identifier] = handles
         del self._creating[identifier]
         future.set_result(handles)
+
+    def _nat_ready(self, identifier: int) -> None:
+        handles = self._alive.get(identifier)
+        if handles is not None and not handles.nat_ready.done():
+            handles.nat_ready.set_result(None)
 
     def _fail(self, identifier: int, reason: str) -> None:
         future = self._creating.pop(identifier, None)

@@ -14,7 +14,16 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from netns import netlink
 from netns.errors import SegmentError
-from netns.spec import GATEWAY, GATEWAY_MAC, LAN, NAT_CLIENT, NAT_HOST, NAT_HOST_MAC, NAT_NETWORK
+from netns.spec import (
+    GATEWAY,
+    GATEWAY_MAC,
+    LAN,
+    NAT_CLIENT,
+    NAT_CLIENT_MAC,
+    NAT_HOST,
+    NAT_HOST_MAC,
+    NAT_NETWORK,
+)
 
 LAN_MTU = 1500
 NAT_MTU = 65520
@@ -31,6 +40,7 @@ _IPV4_CONF = {
     11: 0,  # log_martians: a guest must not write the host's log
     18: 2,  # arp_announce: ask for the guest in the name of the gateway, the one address it may answer
     21: 0,  # arp_accept
+    22: 1,  # arp_notify: see `announce_nat_client`
     26: 0,  # route_localnet
 }
 
@@ -54,15 +64,30 @@ _ERROR = 0x2  # NLMSG_ERROR, which also acknowledges
 def configure_links() -> None:
     """Set up tap0 and tap1 of the calling thread's namespace, in one exchange. Raises SegmentError."""
     try:
-        lan, nat = socket.if_nametoindex("tap0"), socket.if_nametoindex("tap1")
-        requests = _requests(lan, nat)
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as route:
-            route.settimeout(5.0)
-            route.bind((0, 0))
-            route.send(requests)
-            _expect_acknowledgements(route, len(list(netlink.split(requests))))
+        _exchange(_requests(socket.if_nametoindex("tap0"), socket.if_nametoindex("tap1")))
     except (NetlinkError, OSError) as error:
         raise SegmentError(f"cannot set up the tunnel's interfaces: {error}") from error
+
+
+def announce_nat_client() -> None:
+    """Have the kernel send a gratuitous ARP on tap1 of the calling thread's namespace. Raises SegmentError.
+
+    libslirp learns the time of day with the first packet that it reads, and forgets a UDP flow as outdated
+    that began with that one: this packet, which needs no answer, saves the guest's first datagram. The
+    kernel sends it where an interface's address is set, and forgets the interface's neighbours then.
+    """
+    try:
+        _exchange(_announcement(socket.if_nametoindex("tap1")))
+    except (NetlinkError, OSError) as error:
+        raise SegmentError(f"cannot announce the tunnel to its NAT: {error}") from error
+
+
+def _exchange(requests: bytes) -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as route:
+        route.settimeout(5.0)
+        route.bind((0, 0))
+        route.send(requests)
+        _expect_acknowledgements(route, len(list(netlink.split(requests))))
 
 
 @lru_cache(maxsize=8)
@@ -70,12 +95,20 @@ def _requests(lan: int, nat: int) -> bytes:
     """Every request of a set-up, encoded once for the interface indices ``lan`` and ``nat``."""
     with IPBatch() as route:
         _set_up(route, lan, mtu=LAN_MTU, address=GATEWAY_MAC)
-        _set_up(route, nat, mtu=NAT_MTU, txqlen=NAT_QUEUE)
+        _set_up(route, nat, mtu=NAT_MTU, txqlen=NAT_QUEUE, address=NAT_CLIENT_MAC)
         route.addr("add", index=lan, address=str(GATEWAY), prefixlen=LAN.prefixlen)
         route.addr("add", index=nat, address=str(NAT_CLIENT), prefixlen=NAT_NETWORK.prefixlen)
         # Permanent, so that the NAT never takes a place in the neighbour table all namespaces share.
         route.neigh("add", dst=str(NAT_HOST), lladdr=NAT_HOST_MAC, ifindex=nat, state="permanent")
         route.route("add", dst="0.0.0.0/0", gateway=str(NAT_HOST), oif=nat)
+        return bytes(route.batch)
+
+
+@lru_cache(maxsize=8)
+def _announcement(nat: int) -> bytes:
+    with IPBatch() as route:
+        route.link("set", index=nat, address=NAT_CLIENT_MAC)
+        route.neigh("replace", dst=str(NAT_HOST), lladdr=NAT_HOST_MAC, ifindex=nat, state="permanent")
         return bytes(route.batch)
 
 

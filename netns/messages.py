@@ -10,6 +10,7 @@ Server to netd:
 netd to server:
 
     made     id  [HANDLES]        descriptors in the order of `HANDLES`
+    ready    id                   its NAT process has opened the TAP; after made
     failed   id, reason           everything is undone
     counted  id, request, counters (name → packets, or null where it is not known)
     host     addresses            the host's IPv4 addresses, at start and at each change
@@ -64,6 +65,11 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class NatReady:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     id: int
     reason: str
@@ -82,7 +88,7 @@ class HostAddresses:
 
 
 Request = Create | Adopt | Release | ReadCounters
-Answer = Made | Failed | Counted | HostAddresses
+Answer = Made | NatReady | Failed | Counted | HostAddresses
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -98,6 +104,8 @@ def encode(message: Request | Answer) -> bytes:
             fields = {"op": "counters", "id": id, "request": request}
         case Made(id):
             fields = {"op": "made", "id": id}
+        case NatReady(id):
+            fields = {"op": "ready", "id": id}
         case Failed(id, reason):
             fields = {"op": "failed", "id": id, "reason": reason[:_MAX_REASON]}
         case Counted(id, request, counters):
@@ -129,6 +137,8 @@ def decode_answer(data: bytes) -> Answer:
     match _fields(data):
         case {"op": "made", "id": id, **rest} if not rest:
             return Made(_identifier(id))
+        case {"op": "ready", "id": id, **rest} if not rest:
+            return NatReady(_identifier(id))
         case {"op": "failed", "id": id, "reason": str(reason), **rest} if not rest:
             return Failed(_identifier(id), reason[:_MAX_REASON])
         case {"op": "counted", "id": id, "request": request, "counters": counters, **rest} if not rest:

@@ -7,6 +7,7 @@ thread never leaves the host's network namespace; namespaces are the business of
 
 import argparse
 import contextlib
+import functools
 import os
 import resource
 import selectors
@@ -18,7 +19,7 @@ from concurrent.futures import Future
 from ipaddress import IPv4Network
 from queue import Empty, SimpleQueue
 
-from netns import messages
+from netns import link, messages
 from netns.children import Children
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
 from netns.hosts import HostMonitor, ping_permitted
@@ -180,11 +181,27 @@ class Netd:
         """Start the NAT process and give the server its side of everything. Raises NatError, OSError."""
         with contextlib.ExitStack() as undo:
             nat = start_nat(self._driver, segment.interior, spec, undo)
-            pidfd = self._children.watch(nat.pid, os.dup(nat.ready), time.monotonic() + READY_TIMEOUT_S)
+            deadline = time.monotonic() + READY_TIMEOUT_S
+            ready = functools.partial(self._nat_ready, identifier, segment)
+            pidfd = self._children.watch(nat.pid, os.dup(nat.ready), deadline, ready)
             self._segments[identifier] = segment
             handles = {**nat.handles, "process": pidfd}
             self._tell(messages.Made(identifier), [handles[name] for name in messages.HANDLES])
         segment.handed_over()
+
+    def _nat_ready(self, identifier: int, segment: Segment) -> None:
+        """The NAT process has its TAP: wake it up, so that the first packet is not the guest's."""
+        if self._segments.get(identifier) is not segment:
+            return
+        netns = os.dup(segment.interior.netns)
+        future = self._workshop.submit_inside(netns, link.announce_nat_client)
+        self._when_done(future, lambda: self._announced(identifier, netns, future))
+
+    def _announced(self, identifier: int, netns: int, future: Future[None]) -> None:
+        os.close(netns)
+        if (error := future.exception()) is not None:
+            log(f"tunnel {identifier}: {error}; the guest's first datagram may be lost")
+        self._tell(messages.NatReady(identifier))
 
     def _release(self, identifier: int) -> None:
         """The server closed the exit pipe, so the NAT process is ending; let go of the namespace."""

@@ -23,6 +23,7 @@ NAT_HOST = IPv4Address("10.0.3.2")
 NAT_HOST_MAC = "52:55:0a:00:03:02"
 """libslirp derives its MAC from its address: 52:55, then the four bytes."""
 NAT_CLIENT = IPv4Address("10.0.3.100")
+NAT_CLIENT_MAC = "52:55:0a:00:03:64"
 LOOPBACK = IPv4Address("127.0.0.1")
 
 MAX_PREFIXES = 512

@@ -22,6 +22,10 @@ class Segment(Protocol):
     def failed(self) -> asyncio.Future[str]:
         """Resolves with the reason, for people, when NAT process or namespace is lost."""
 
+    @property
+    def nat_ready(self) -> asyncio.Future[None]:
+        """Done once packets reach the NAT process; what would go there before is lost."""
+
 
 SegmentOpener = Callable[[int], AbstractAsyncContextManager[Segment]]
 """Session id → context manager that makes a segment and undoes it, on cancellation too.

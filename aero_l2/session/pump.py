@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from aero_l2.observe.metrics import Metrics
+from aero_l2.session.early import EarlyFrames
 from aero_l2.wire.send import frame_prefixes, join_frames
 
 READS_PER_WAKE_UP: Final = 64
@@ -49,6 +50,7 @@ class Pump:
         self._running = False
         self._reading = False
         self._paused = False
+        self._early: EarlyFrames | None = None
 
     def start(self) -> None:
         """Let frames flow."""
@@ -58,6 +60,7 @@ class Pump:
     def stop(self) -> None:
         """Touch the TAP no more; idempotent. Must come before its file descriptor is closed."""
         self._running = False
+        self.release_early()
         self._update()
 
     def pause(self) -> None:
@@ -70,16 +73,38 @@ class Pump:
         self._paused = False
         self._update()
 
+    def hold_early(self) -> None:
+        """Keep frames for the internet back until `release_early`."""
+        self._early = EarlyFrames()
+
+    def release_early(self) -> None:
+        """The NAT process is there: write what was kept back; idempotent."""
+        early, self._early = self._early, None
+        if early is not None:
+            self._count_dropped(self._put(early.take()))
+
     def to_tap(self, frames: Sequence[bytes]) -> None:
         """Write the frames of one read to the TAP. Never raises: what is not taken is counted as dropped."""
         if not frames:
             return
-        dropped = self._write(frames) if self._running else len(frames)
+        dropped = self._put(frames)
         metrics = self._metrics
         metrics.frames_rx.inc(len(frames))
         metrics.bytes_rx.inc(sum(map(len, frames)))
-        if dropped:
-            metrics.frames_dropped.inc(dropped)
+        self._count_dropped(dropped)
+
+    def _count_dropped(self, frames: int) -> None:
+        if frames:
+            self._metrics.frames_dropped.inc(frames)
+
+    def _put(self, frames: Sequence[bytes]) -> int:
+        """How many of `frames` were lost."""
+        if not self._running:
+            return len(frames)
+        if self._early is None:
+            return self._write(frames)
+        now, lost = self._early.sort(frames)
+        return lost + self._write(now)
 
     def _write(self, frames: Sequence[bytes]) -> int:
         tap, write, dropped = self._tap, os.write, 0

@@ -77,7 +77,7 @@ class SegmentMaker:
                 watch = self._furnish(stack, handles)
             except OSError as error:
                 raise SegmentUnavailable(f"cannot serve the tunnel's network: {error}") from error
-            yield LiveSegment(handles.tap, watch.failed)
+            yield LiveSegment(handles.tap, watch.failed, handles.nat_ready)
 
     def _furnish(self, stack: AsyncExitStack, handles: SegmentHandles) -> NatWatch:
         """Start what lives inside, each to be ended by ``stack``. Raises OSError."""
@@ -116,9 +116,10 @@ class SegmentMaker:
 class LiveSegment:
     """See `aero_l2.session.ports.Segment`."""
 
-    def __init__(self, tap: int, failed: asyncio.Future[str]) -> None:
+    def __init__(self, tap: int, failed: asyncio.Future[str], nat_ready: asyncio.Future[None]) -> None:
         self.tap = tap
         self.failed = failed
+        self.nat_ready = nat_ready
 
 
 class DnsCounters:

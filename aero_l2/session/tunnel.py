@@ -169,6 +169,9 @@ class Tunnel:
         transport.set_protocol(self.link)
         self.link.connection_made(transport)
         self._segment.failed.add_done_callback(self._on_segment_failed)
+        if not self._segment.nat_ready.done():
+            self._pump.hold_early()
+            self._segment.nat_ready.add_done_callback(self._on_nat_ready)
         try:
             self._pump.start()
         except OSError as failure:
@@ -197,6 +200,9 @@ class Tunnel:
             failure = failed.exception()
             self._segment_lost(failed.result() if failure is None else str(failure))
 
+    def _on_nat_ready(self, _: asyncio.Future[None]) -> None:
+        self._pump.release_early()
+
     def _segment_lost(self, why: str) -> None:
         if self.state.is_open:
             self._log.error("segment lost", why=why)
@@ -204,6 +210,7 @@ class Tunnel:
 
     def _ended(self) -> None:
         self._segment.failed.remove_done_callback(self._on_segment_failed)
+        self._segment.nat_ready.remove_done_callback(self._on_nat_ready)
         if self.state.phase in (Phase.ACCEPTED, Phase.PREPARING):
             return
         self.state = self.state.closed()

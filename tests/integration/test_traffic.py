@@ -9,6 +9,7 @@ from support import addresses as at
 from support import images, zone
 from support.nsguest import NamespaceGuest, ns_guest
 from support.proxy import Proxy
+from support.rawguest import raw_guest
 
 
 @pytest.fixture
@@ -27,6 +28,14 @@ async def test_dhcp_client_gets_the_lease_and_a_working_network(proxy: Proxy) ->
         await guest.lease()
         assert f"inet {at.GUEST}/24" in guest.namespace.run("ip", "-4", "address", "show", "eth0")
         assert await _curl(guest, "http://web.example.test/hello") == at.HELLO
+
+
+async def test_datagram_right_behind_the_upgrade_arrives(proxy: Proxy) -> None:
+    """It is sent once, while the tunnel's NAT process still starts."""
+    for turn in range(5):
+        async with raw_guest(proxy) as guest:
+            text = f"at once {turn}".encode()
+            assert await guest.udp(at.WEB, at.ECHO_PORT, text, again_s=15) == text
 
 
 async def test_download_arrives_intact(guest: NamespaceGuest) -> None:

@@ -19,7 +19,7 @@ from support.segment import GUEST_MAC, Segment, segment
 
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.policy.prefixes import ALWAYS_DENIED, SPECIAL_PREFIXES
-from netns import nftables
+from netns import link, nftables
 from netns.namespace import Workshop
 from netns.spec import GATEWAY, GUEST, LAN, Forward, SegmentSpec
 
@@ -287,6 +287,20 @@ def test_neighbour_table_knows_no_more_than_guest_and_nat() -> None:
 
         known = inside(lan, neighbours)
     assert known <= {"10.0.2.15", "10.0.3.2"}
+
+
+def test_nat_process_is_told_of_its_peer_before_it_has_to_ask(lan: Segment) -> None:
+    """A gratuitous ARP (RFC 5227 section 3); the NAT stays a permanent neighbour."""
+    inside(lan, link.announce_nat_client)
+    _, (told, *_) = lan.judge(leaving=1)
+    assert (told[ARP].psrc, told[ARP].pdst, told[ARP].hwsrc) == ("10.0.3.100", "10.0.3.100", lan.nat_mac)
+
+    def permanent() -> set[tuple[str, str]]:
+        with IPRoute() as route:
+            entries = route.get_neighbours(family=2, state=0x80)  # NUD_PERMANENT
+            return {(entry.get("NDA_DST"), entry.get("NDA_LLADDR")) for entry in entries}
+
+    assert inside(lan, permanent) == {("10.0.3.2", "52:55:0a:00:03:02")}
 
 
 def test_frames_that_are_no_packets_are_harmless(lan: Segment) -> None:

@@ -124,6 +124,40 @@ async def test_frames_go_up_unchanged_and_in_order(lan: Lan) -> None:
     assert value(metrics, "l2_frames_dropped_total") == 0
 
 
+def internet_frames(count: int) -> list[bytes]:
+    """IPv4 frames to 8.8.8.8, each with another source address."""
+    header = BROADCAST + GUEST_MAC + b"\x08\x00" + bytes(12)
+    return [header + bytes([10, 0, 2, number]) + b"\x08\x08\x08\x08" + bytes(30) for number in range(count)]
+
+
+def test_frames_kept_back_are_written_once_in_order_or_counted_as_lost(lan: Lan) -> None:
+    async def scenario(release: bool) -> tuple[int, float]:
+        metrics = Metrics()
+        pump = pump_of(lan, Client(), metrics)
+        pump.hold_early()
+        pump.start()
+        pump.to_tap([*internet_frames(3), frame(60)])
+        assert seen_by_kernel(lan) == [frame(60)]
+        if release:
+            pump.release_early()
+            pump.to_tap([frame(61)])
+        pump.stop()
+        pump.release_early()
+        return len(lan_frames(lan)), value(metrics, "l2_frames_dropped_total")
+
+    assert asyncio.run(scenario(release=True)) == (4, 0)
+    assert asyncio.run(scenario(release=False)) == (0, 3)
+
+
+def lan_frames(lan: Lan) -> list[bytes]:
+    frames = []
+    while True:
+        try:
+            frames.append(lan.kernel.recv(65536))
+        except BlockingIOError:
+            return frames
+
+
 async def test_any_frame_is_harmless(lan: Lan) -> None:
     metrics, client = Metrics(), Client()
     pump = pump_of(lan, client, metrics)

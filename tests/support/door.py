@@ -39,6 +39,8 @@ class FakeSegment:
         self.wire.setblocking(False)
         self.tap = near.detach()
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.nat_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.nat_ready.set_result(None)
 
     def close(self) -> None:
         os.close(self.tap)

@@ -23,6 +23,7 @@ from netns.messages import (
     Failed,
     HostAddresses,
     Made,
+    NatReady,
     ReadCounters,
     Release,
     decode_answer,
@@ -77,6 +78,7 @@ def test_requests_survive_the_wire(request: Any) -> None:
     "answer",
     [
         Made(7),
+        NatReady(7),
         Failed(7, "no permission on /dev/net/tun"),
         Counted(7, 8, {"denied_host": 3}),
         Counted(7, 8, None),
