@@ -155,8 +155,10 @@ def _arp() -> Iterator[bytes]:
     for operation in (1, 2):
         for host in range(1, 255):
             claimed = bytes((10, 0, 2, host))
-            yield (_ALL + _MAC + b"\x08\x06\0\1\x08\0\6\4") + struct.pack("!H", operation) + (
-                bytes((2, 0, 0, 0, 2, host)) + claimed + bytes(6) + _GATEWAY
+            yield (
+                (_ALL + _MAC + b"\x08\x06\0\1\x08\0\6\4")
+                + struct.pack("!H", operation)
+                + (bytes((2, 0, 0, 0, 2, host)) + claimed + bytes(6) + _GATEWAY)
             )
     yield from [_ALL + _MAC + b"\x08\x06\0\1\x08\0\6\4\0\1" + _MAC + _GUEST + bytes(6) + _GATEWAY] * 500
 
