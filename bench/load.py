@@ -16,10 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from support.floods import KINDS  # noqa: E402
-from support.load import Attack, RoundTrips, load  # noqa: E402
-from support.proxy import run_proxy  # noqa: E402
-from support.world import world  # noqa: E402
+from support.floods import KINDS
+from support.load import Attack, RoundTrips, load
+from support.proxy import run_proxy
+from support.world import world
 
 
 def median(values: list[float]) -> float:

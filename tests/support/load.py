@@ -1,4 +1,4 @@
-"""One hostile guest floods its tunnel while others measure theirs: what both cost, and what is left behind."""
+"""One hostile guest floods its tunnel while others measure theirs: the cost, and what is left behind."""
 
 import json
 import os

@@ -2,7 +2,7 @@
 
     loadclient.py echo ADDRESS PORT          answers datagrams until its stdin closes
     loadclient.py watch SECONDS PERIOD FD…   round trips over open tunnels, as JSON: milliseconds, lost
-    loadclient.py attack SECONDS KIND FD     a flood over an open tunnel, as fast as it is taken; as JSON: frames
+    loadclient.py attack SECONDS KIND FD     a flood over an open tunnel, as fast as it goes; as JSON: frames
 
 FD: the socket of a tunnel after its handshake. Each prints `ready` first; `watch` and `attack` then begin
 as soon as their stdin closes.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import uvloop
+from support.wait import until
 
 from aero_l2.session.link import Link
 from aero_l2.wire.receive import MAX_FRAMES_PER_BATCH, Receiver
@@ -24,7 +25,6 @@ class Owner:
     def __init__(self) -> None:
         self.turn = 0
         self.in_turn: Counter[int] = Counter()
-        self.paused = self.resumed = 0
 
     def count_turns(self) -> None:
         """Called once a turn, from now on."""
@@ -61,9 +61,7 @@ async def taken(size: int) -> Counter[int]:
         lambda: Link(Receiver(4096), owner, stall_timeout_s=0), ours
     )
     await asyncio.get_running_loop().sock_sendall(theirs, stream)
-    async with asyncio.timeout(30):
-        while owner.in_turn.total() < FRAMES:
-            await asyncio.sleep(0)
+    await until(lambda: owner.in_turn.total() >= FRAMES, "every frame", 30)
     transport.abort()
     theirs.close()
     return owner.in_turn
