@@ -13,8 +13,10 @@ ROUTED_TO_HOST = IPv4Network("151.101.64.0/24")
 
 @dataclass(frozen=True)
 class Row:
-    """A prefix: the counter that a packet to it moves without settings and with ALLOW_PRIVATE_IPS, None where
-    it passes. fixed: no list of prefixes changes that. silent: nothing may answer (RFC 1122 section 3.2.2)."""
+    """A prefix: the counter that a packet to it moves without settings and with ALLOW_PRIVATE_IPS, or None.
+
+    fixed: no list of prefixes changes that. silent: nothing may answer (RFC 1122 section 3.2.2).
+    """
 
     network: IPv4Network
     source: str
