@@ -109,7 +109,7 @@ def _literal_wildcards(fields: Mapping[str, Any]) -> Iterator[str]:
 
 def _wide_openings(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
     """An allowed prefix opens whatever is in it, also what nobody thinks of who writes 0.0.0.0/0."""
-    denied: tuple[IPv4Network, ...] = fields.get("denied_cidrs", ())
+    denied = [prefix for prefix in fields.get("denied_cidrs", ()) if isinstance(prefix, IPv4Network)]
     prefixes: tuple[IPv4Network, ...] = fields.get("allowed_cidrs", ())
     for prefix in prefixes:
         if any(prefix.subnet_of(other) for other in denied):
