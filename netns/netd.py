@@ -134,7 +134,8 @@ class Netd:
             self._tell(messages.Failed(identifier, str(error)))
             return
         hosts = self._hosts.networks
-        future = self._workshop.submit(lambda: make_interior(spec, nft, hosts, ping_permitted()))
+        ping = ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
+        future = self._workshop.submit(lambda: make_interior(spec, nft, hosts, ping))
         self._making[identifier] = future
         self._when_done(future, lambda: self._created(identifier, spec, hosts, future))
 

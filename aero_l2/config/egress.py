@@ -33,6 +33,12 @@ UNREACHABLE: Final = {
     IPv4Network("255.255.255.255/32"): "is broadcast, which the NAT does not carry",
 }
 """What no prefix can open, and why."""
+METADATA: Final = {
+    IPv4Address("169.254.169.254"): "AWS, Azure, Google and others",
+    IPv4Address("168.63.129.16"): "Azure platform address",
+    IPv4Address("100.100.100.200"): "Alibaba Cloud",
+}
+"""Where clouds hand out the credentials of a machine, and which."""
 _PREFIX_FIX: Final = "write IPv4 prefixes or addresses, several with commas, for example 192.0.2.0/24"
 _LENGTH = re.compile(r"[0-9]{1,2}", re.ASCII)
 _LENGTH6 = re.compile(r"[0-9]{1,3}", re.ASCII)

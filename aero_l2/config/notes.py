@@ -8,12 +8,15 @@ from typing import Any, Final
 
 from aero_l2.auth.modes import AuthMode
 from aero_l2.config.access import ANY_ORIGIN
+from aero_l2.config.egress import METADATA
 from aero_l2.config.given import Given
 from aero_l2.config.show import shown
 from aero_l2.config.values import ListenAddress
 from aero_l2.web.forwarded import Network, ProxyTrust
 
 NO_AUTH_PAIR: Final = {"open": "AERO_L2_OPEN", "insecure_allow_no_auth": "AERO_L2_INSECURE_ALLOW_NO_AUTH"}
+_WIDE: Final = 8
+"""Shorter prefixes are wider than any private network."""
 _ONE_OR_NO: Final = frozenset(("1", "0", "false", "no", "off"))
 _BELIEVES: Final = "believes whoever connects: name your proxies"
 _OR_ELSE: Final = "or see to it that only they connect, and replace what clients send"
@@ -26,6 +29,7 @@ def about(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str
     yield from _blind_trust(fields, given)
     yield from _idle_proxies(fields, given)
     yield from _literal_wildcards(fields)
+    yield from _wide_openings(fields, given)
 
 
 def _no_auth(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
@@ -101,3 +105,21 @@ def _literal_wildcards(fields: Mapping[str, Any]) -> Iterator[str]:
         for entry in fields.get(field, ()):
             if "*" in entry and (field, entry) != ("allowed_origins", ANY_ORIGIN):
                 yield f"{name}: {entry!r} is taken literally, there are no patterns"
+
+
+def _wide_openings(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
+    """An allowed prefix opens whatever is in it, also what nobody thinks of who writes 0.0.0.0/0."""
+    denied = [prefix for prefix in fields.get("denied_cidrs", ()) if isinstance(prefix, IPv4Network)]
+    prefixes: tuple[IPv4Network, ...] = fields.get("allowed_cidrs", ())
+    for prefix in prefixes:
+        if any(prefix.subnet_of(other) for other in denied):
+            continue
+        metadata = [str(a) for a in METADATA if a in prefix and not any(a in other for other in denied)]
+        opened = [f"cloud metadata ({', '.join(metadata)}), which hands out credentials"] if metadata else []
+        if prefix.prefixlen < _WIDE:
+            opened += ["all private networks and addresses of this host in it"]
+        if opened:
+            yield (
+                f"{given['allowed_cidrs'].subject}: {prefix} opens {', and '.join(opened)}; the internet "
+                "needs no entry: write only the networks that are meant, for example 192.168.50.0/24"
+            )

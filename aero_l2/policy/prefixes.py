@@ -6,6 +6,8 @@ Source: IANA IPv4 Special-Purpose Address Registry (RFC 6890, RFC 8190) and docs
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+from aero_l2.config.egress import METADATA
+
 
 @dataclass(frozen=True, slots=True)
 class SpecialPrefix:
@@ -35,9 +37,7 @@ def _prefix(
 
 # The narrower prefix stands first: the first one that holds an address names the reason.
 SPECIAL_PREFIXES: tuple[SpecialPrefix, ...] = (
-    _prefix("169.254.169.254/32", "cloud metadata", "AWS, Azure, Google and others", always=True),
-    _prefix("168.63.129.16/32", "cloud metadata", "Azure platform address", always=True),
-    _prefix("100.100.100.200/32", "cloud metadata", "Alibaba Cloud", always=True),
+    *(_prefix(f"{address}/32", "cloud metadata", whose, always=True) for address, whose in METADATA.items()),
     _prefix("10.0.3.0/24", "network of the NAT process", "docs/SPECIFICATION.md", unroutable=True),
     _prefix("10.0.2.0/24", "LAN of the guest", "docs/SPECIFICATION.md", unroutable=True),
     _prefix("0.0.0.0/8", "this network", "RFC 791 section 3.2", unroutable=True),

@@ -23,7 +23,9 @@ except ImportError:  # no C extension for this machine: the same in Python
 
 from aero_l2.wire.tunnel import cut_utf8
 
-MAX_FRAMES_PER_BATCH: Final = 256
+MAX_FRAMES_PER_BATCH: Final = 64
+"""A tunnel's share of a turn of the event loop, about 1.5 ms (docs/performance.md). Fewer than fill a read of
+256 KiB: libuv repeats full reads up to 32 times in a turn unless reading is paused."""
 MAX_CLOSE_REASON_BYTES: Final = 123
 
 _LIBRARY_BYTES_PER_BATCH: Final = 16 * 1024

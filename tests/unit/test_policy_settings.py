@@ -256,3 +256,36 @@ def test_lists_in_force_are_shown() -> None:
     assert got["AERO_L2_ALLOWED_TCP_PORTS"].startswith("443,8000-8100 environment")
     assert got["AERO_L2_ALLOWED_UDP_PORTS"].startswith("(none) environment")
     assert got["AERO_L2_DENIED_TCP_PORTS"].startswith("(none) not set, nothing denied")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "denied", "opened"),
+    [
+        ("0.0.0.0/0", "", ["169.254.169.254, 168.63.129.16, 100.100.100.200", "private networks"]),
+        ("0.0.0.0/1,128.0.0.0/1", "", ["0.0.0.0/0", "private networks"]),
+        (
+            "0.0.0.0/0",
+            "169.254.0.0/16,168.63.129.16,100.64.0.0/10,2001:db8::/32",
+            ["0.0.0.0/0 opens all private networks"],
+        ),
+        ("169.254.0.0/16", "", ["cloud metadata (169.254.169.254)"]),
+        ("168.63.129.16", "", ["cloud metadata (168.63.129.16)"]),
+        ("192.168.50.0/24,8.0.0.0/7", "", ["8.0.0.0/7", "addresses of this host"]),
+    ],
+)
+def test_prefix_that_opens_more_than_is_meant_gets_a_warning(
+    allowed: str, denied: str, opened: list[str]
+) -> None:
+    environment = KEY | {"AERO_L2_ALLOWED_CIDRS": allowed, "AERO_L2_DENIED_CIDRS": denied}
+    (warning,) = load(environment).warnings
+    assert warning.startswith("AERO_L2_ALLOWED_CIDRS: ")
+    assert warning.endswith("for example 192.168.50.0/24")
+    assert [part for part in opened if part not in warning] == []
+
+
+@pytest.mark.parametrize(
+    ("allowed", "denied"),
+    [("10.0.0.0/8,172.16.0.0/12,192.168.0.0/16", ""), ("0.0.0.0/0", "0.0.0.0/0"), ("", "0.0.0.0/0")],
+)
+def test_prefixes_of_private_networks_get_no_warning(allowed: str, denied: str) -> None:
+    assert load(KEY | {"AERO_L2_ALLOWED_CIDRS": allowed, "AERO_L2_DENIED_CIDRS": denied}).warnings == ()
