@@ -96,7 +96,7 @@ table inet {TABLE} {{
 {answers.render()}
 {_forward(spec, allow_ping)}
 {_refusal()}
-{shaping.render(spec.max_bytes_per_second)}}}
+{shaping.render(spec.max_bytes_per_second, spec.bytes_burst)}}}
 table arp {TABLE} {{
   chain input {{
     type filter hook input priority filter; policy drop;

@@ -33,12 +33,16 @@ _HANDLE: Final = 1 << 16
 _ETHERNET: Final = 1  # TC_LINKLAYER_ETHERNET
 
 
-def render(bytes_per_second: int) -> str:
-    """The nft text of the chains that choose a packet's band; nothing without a limit."""
+def render(bytes_per_second: int, burst: int) -> str:
+    """The nft text of the chains that choose a packet's band; nothing without a limit.
+
+    The limit itself is no rule of nft's; a comment tells whoever reads the rules of it.
+    """
     if not bytes_per_second:
         return ""
     small = " ".join(f"ct {way} avgpkt < {SMALL_PACKETS}" for way in ("original", "reply"))
     return f"""\
+  # tbf on tap0 and on tap1: {bytes_per_second} bytes/second, burst {burst} bytes
   chain bands {{
     type filter hook forward priority 10; policy accept;
     {small} meta priority set {_FIRST_BAND}
