@@ -17,8 +17,8 @@ from support.rawguest import MAC, raw_guest
 from support.wait import until
 from support.world import World
 
-BYTES_PER_SECOND = 4_000_000
-BURST = 400_000
+BYTES_PER_SECOND = 2_500_000
+BURST = 250_000
 PACKETS_PER_SECOND = 100
 _ECHO_GOAL_S = 0.02
 _ECHO = """
