@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
 from typing import TypeVar
 
-from netns import link, nftables, ruleset, tap
+from netns import link, nftables, ruleset, shaping, tap
 from netns.errors import SegmentError, describe_os_error
 from netns.spec import GATEWAY, SegmentSpec
 from netns.syscalls import Namespace, setns, unshare
@@ -34,6 +34,8 @@ class Interior:
     dns_udp: int = -1
     dns_tcp: int = -1
     netlink: int = -1
+    route: int = -1
+    """Only where a limit of bytes a second may be in force."""
 
     def close(self) -> None:
         """Close what is open; idempotent. The namespace goes when its last descriptor does."""
@@ -96,6 +98,8 @@ def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], al
             tap.make_tap("tap1")
             with nftables.applied_rules(nft, ruleset.render(spec, hosts, allow_ping)):
                 link.configure_links()
+                if spec.max_bytes_per_second:
+                    interior.route = _limit_bytes(spec)
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
@@ -121,6 +125,14 @@ def _make_parking() -> int:
 
 def _own_namespace() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _limit_bytes(spec: SegmentSpec) -> int:
+    """Limit both interfaces; the socket that tells what was dropped. Raises SegmentError, OSError."""
+    indices = (socket.if_nametoindex("tap0"), socket.if_nametoindex("tap1"))
+    with shaping.open_route() as route:
+        shaping.limit(route, indices, spec.max_bytes_per_second, spec.bytes_burst)
+        return route.detach()
 
 
 def _dhcp_socket() -> int:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from netns import answers
+from netns import answers, shaping
 from netns.portrules import has_all, refused_ports
 from netns.spec import (
     GATEWAY,
@@ -45,7 +45,9 @@ DENIED_COUNTERS = (
 """Counters of packets that policy refused."""
 LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp", "limit_dns")
 """Counters of packets that a limit refused."""
-COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, "invalid")
+LOST_COUNTERS = ("limit_fragments", "limit_dns", shaping.COUNTER)
+"""Those of packets that a limit dropped without an answer; the last is not of nft."""
+COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, "invalid", "ipv6")
 
 FRAGMENTS_PER_SECOND = 200
 """Enough for 20 datagrams of 15 KB a second; the kernel bounds their memory at 4 MiB a namespace."""
@@ -94,7 +96,7 @@ table inet {TABLE} {{
 {answers.render()}
 {_forward(spec, allow_ping)}
 {_refusal()}
-}}
+{shaping.render(spec.max_bytes_per_second, spec.bytes_burst)}}}
 table arp {TABLE} {{
   chain input {{
     type filter hook input priority filter; policy drop;
@@ -111,7 +113,7 @@ def _guard() -> str:
     return f"""\
   chain guard {{
     type filter hook prerouting priority -450; policy accept;
-    meta nfproto != ipv4 drop
+    meta nfproto != ipv4 counter name ipv6 drop
     iif != "tap0" accept
     ip frag-off & 0x3fff != 0 {over} counter name limit_fragments drop
     ip saddr {GUEST} accept

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from netns import nftables
+from netns import nftables, shaping
 from netns.namespace import Interior
 from netns.nat import NatDriver
 from netns.spec import SegmentSpec
@@ -26,19 +26,24 @@ class Segment:
         """Bring the firewall's set of host addresses up to date. Raises OSError."""
         if hosts == self.hosts:
             return
-        with self._netlink() as netlink:
+        with _borrowed(self.interior.netlink) as netlink:
             nftables.replace_host_set(netlink, hosts)
         self.hosts = hosts
 
     def counters(self) -> dict[str, int]:
         """Packets by named counter. Raises OSError."""
-        with self._netlink() as netlink:
-            return nftables.read_counters(netlink)
+        with _borrowed(self.interior.netlink) as netlink:
+            counters = nftables.read_counters(netlink)
+        if self.interior.route >= 0:
+            with _borrowed(self.interior.route) as route:
+                counters[shaping.COUNTER] = shaping.read_dropped(route)
+        return counters
 
     def adopt(self, hosts: frozenset[IPv4Network]) -> None:
         """On a thread inside the namespace: open what an earlier netd had, with today's ``hosts``."""
         self.interior.netlink = nftables.open_netlink().detach()
-        with self._netlink() as netlink:
+        self.interior.route = shaping.open_route().detach()
+        with _borrowed(self.interior.netlink) as netlink:
             nftables.replace_host_set(netlink, hosts)
         self.hosts = hosts
 
@@ -48,11 +53,13 @@ class Segment:
             os.close(getattr(self.interior, name))
             setattr(self.interior, name, -1)
 
-    @contextlib.contextmanager
-    def _netlink(self) -> Iterator[socket.socket]:
-        with socket.socket(fileno=os.dup(self.interior.netlink)) as netlink:
-            netlink.settimeout(2.0)
-            yield netlink
+
+@contextlib.contextmanager
+def _borrowed(fd: int) -> Iterator[socket.socket]:
+    """The netlink socket behind ``fd``, which stays open."""
+    with socket.socket(fileno=os.dup(fd)) as connection:
+        connection.settimeout(2.0)
+        yield connection
 
 
 @dataclass(frozen=True, slots=True)

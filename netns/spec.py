@@ -31,6 +31,9 @@ MAX_PORT_RANGES = 256
 MAX_FORWARDS = 256
 MAX_FLOWS = 1_000_000
 MAX_IDLE_S = 86_400
+MAX_BYTES = 4_000_000_000
+MIN_BURST = 65_536
+"""The largest frame has to fit."""
 
 PortRange = tuple[int, int]
 """First and last port, both included, 1..65535."""
@@ -75,7 +78,8 @@ class SegmentSpec:
     Destinations are judged by ``denied`` prefixes first, then by ``allowed`` ones, which are exceptions from
     what follows: the host's own addresses and ``special`` prefixes. The NAT's network and loopback are
     refused whatever they say. Ports have to be among the allowed and not among the denied ones. Limits are
-    flows at a time, 0 = none.
+    flows at a time, 0 = none. ``max_bytes_per_second`` holds for each direction, 0 = none; ``bytes_burst``
+    may pass at once.
     """
 
     denied: tuple[IPv4Network, ...] = ()
@@ -89,6 +93,8 @@ class SegmentSpec:
     max_tcp_flows: int = 1024
     max_udp_flows: int = 256
     udp_idle_s: int = 60
+    max_bytes_per_second: int = 0
+    bytes_burst: int = MIN_BURST
 
     def __post_init__(self) -> None:
         prefixes = max(len(self.denied), len(self.allowed), len(self.special))
@@ -106,6 +112,8 @@ class SegmentSpec:
         _within("max_tcp_flows", self.max_tcp_flows, 0, MAX_FLOWS)
         _within("max_udp_flows", self.max_udp_flows, 0, MAX_FLOWS)
         _within("udp_idle_s", self.udp_idle_s, 1, MAX_IDLE_S)
+        _within("max_bytes_per_second", self.max_bytes_per_second, 0, MAX_BYTES)
+        _within("bytes_burst", self.bytes_burst, MIN_BURST, MAX_BYTES)
         dialled = {(f.protocol, f.address, f.port) for f in self.forwards}
         if len(dialled) != len(self.forwards):
             raise MessageError("segment: two forwards for the same address and port")
@@ -126,6 +134,8 @@ class SegmentSpec:
             "max_tcp_flows": self.max_tcp_flows,
             "max_udp_flows": self.max_udp_flows,
             "udp_idle_s": self.udp_idle_s,
+            "max_bytes_per_second": self.max_bytes_per_second,
+            "bytes_burst": self.bytes_burst,
         }
 
     @classmethod
@@ -146,6 +156,8 @@ class SegmentSpec:
                 max_tcp_flows=_integer(fields["max_tcp_flows"]),
                 max_udp_flows=_integer(fields["max_udp_flows"]),
                 udp_idle_s=_integer(fields["udp_idle_s"]),
+                max_bytes_per_second=_integer(fields["max_bytes_per_second"]),
+                bytes_burst=_integer(fields["bytes_burst"]),
             )
         except (AddressValueError, ValueError, TypeError) as error:
             raise MessageError(f"segment: {error}") from error

@@ -7,11 +7,12 @@ from typing import Final
 from aero_l2.config import egress, values
 from aero_l2.config.forwards import dns_records, tcp_forwards, udp_forwards
 from aero_l2.config.nameservers import name_servers
-from aero_l2.config.values import Number
+from aero_l2.config.values import Number, ZeroOr
 from aero_l2.config.variable import NO_LIMIT, Theme, Variable
 
 _MANY: Final = 1_000_000
 _DAY_MS: Final = 86_400_000
+_MAX_BYTES: Final = 4_000_000_000
 _MAX_TTL_S: Final = 2**31 - 1  # RFC 2181 §8
 
 _limit = Number(0, _MANY, NO_LIMIT)
@@ -105,6 +106,25 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
         Variable(
             "udp_flow_idle_timeout_ms", "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS", "60000", _duration_ms,
             "A UDP flow without packets for so long is forgotten.", "ms",
+        ),
+        Variable(
+            "max_bytes_per_second", "AERO_L2_MAX_BYTES_PER_SECOND", "0", ZeroOr(10_000, _MAX_BYTES, NO_LIMIT),
+            "Bytes a second of a tunnel and direction; what exceeds it waits, and is dropped where too much "
+            "waits (docs/policy.md).", "bytes",
+        ),
+        Variable(
+            "max_bytes_burst", "AERO_L2_MAX_BYTES_PER_SECOND_BURST", "0",
+            ZeroOr(65_536, _MAX_BYTES, "a tenth of a second's worth, at least 131072"),
+            "Bytes that may pass at once where AERO_L2_MAX_BYTES_PER_SECOND is set.", "bytes",
+        ),
+        Variable(
+            "max_packets_per_second", "AERO_L2_MAX_PACKETS_PER_SECOND", "0", _limit,
+            "Frames of a guest that are passed on a second; what exceeds it is dropped, the tunnel stays.",
+        ),
+        Variable(
+            "max_packets_burst", "AERO_L2_MAX_PACKETS_PER_SECOND_BURST", "0",
+            Number(0, _MANY, "a second's worth"),
+            "Frames that may pass at once where AERO_L2_MAX_PACKETS_PER_SECOND is set.",
         ),
     )),
 )  # fmt: skip

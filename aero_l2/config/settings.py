@@ -74,6 +74,12 @@ class Settings:
     max_tcp_connections: int
     max_udp_flows: int
     udp_flow_idle_timeout_ms: int
+    max_bytes_per_second: int
+    max_bytes_burst: int
+    """0: see `bytes_burst`."""
+    max_packets_per_second: int
+    max_packets_burst: int
+    """0: one second's worth."""
     log_level: str
     log_format: str
     user: str | None
@@ -86,6 +92,11 @@ class Settings:
     def forwards(self) -> tuple[ForwardRule, ...]:
         """Forwards of both protocols."""
         return self.tcp_forward + self.udp_forward
+
+    @property
+    def bytes_burst(self) -> int:
+        """Bytes that may pass at once: as set, or a tenth of a second's worth, at least two large packets."""
+        return self.max_bytes_burst or max(131_072, self.max_bytes_per_second // 10)
 
     @property
     def auth_rules(self) -> AuthRules:

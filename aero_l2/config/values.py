@@ -60,6 +60,14 @@ class Number:
         return f"{self.low} to {self.high}" + (f", 0 = {self.zero}" if self.zero else "")
 
 
+class ZeroOr(Number):
+    """0, or a whole number from `low`."""
+
+    def __call__(self, value: str) -> int:
+        """Parse. Raises BadValue."""
+        return 0 if value and not value.strip("0") else super().__call__(value)
+
+
 def count(value: str) -> int:
     """A whole number of 0 or more."""
     return Number(0, 10**18 - 1)(value)

@@ -171,6 +171,8 @@ async def serve(
         limits=Limits(settings.max_frame_payload, settings.max_control_payload),
         stall_timeout_s=settings.send_stall_timeout_ms / 1000,
         library_only=settings.receive_path == "library",
+        packets_per_second=settings.max_packets_per_second,
+        packets_burst=settings.max_packets_burst or settings.max_packets_per_second,
     )
     tunnels = Tunnels(opener, limits=permit_limits(settings), options=options, metrics=metrics)
     build = BuildInfo(settings.version, settings.git_sha, settings.built_at)

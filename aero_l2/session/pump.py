@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from aero_l2.observe.metrics import Metrics
+from aero_l2.quota.bucket import TokenBucket
+from aero_l2.services.router import IPV6_MULTICAST, NoRouter
 from aero_l2.session.early import EarlyFrames
 from aero_l2.wire.send import frame_prefixes, join_frames
 
@@ -29,6 +32,7 @@ class Pump:
         max_frame_payload: largest frame in bytes; longer ones from the TAP are dropped.
         send: takes the bytes of a batch of FRAME messages.
         failed: told once, in words, when the TAP can no longer be read.
+        rate: frames of the guest that are passed on; what exceeds it is dropped. None is no limit.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Pump:
         send: Callable[[bytes], None],
         failed: Callable[[str], None],
         metrics: Metrics,
+        rate: TokenBucket | None = None,
     ) -> None:
         self._tap = tap
         self._max_frame = max_frame_payload
@@ -46,7 +51,9 @@ class Pump:
         self._send = send
         self._failed = failed
         self._metrics = metrics
+        self._rate = rate
         self._loop = asyncio.get_running_loop()
+        self._no_router = NoRouter(time.monotonic())
         self._running = False
         self._reading = False
         self._paused = False
@@ -87,11 +94,17 @@ class Pump:
         """Write the frames of one read to the TAP. Never raises: what is not taken is counted as dropped."""
         if not frames:
             return
-        dropped = self._put(frames)
+        passed = self._within_rate(frames)
+        dropped = len(frames) - len(passed) + self._put(passed)
         metrics = self._metrics
         metrics.frames_rx.inc(len(frames))
         metrics.bytes_rx.inc(sum(map(len, frames)))
         self._count_dropped(dropped)
+
+    def _within_rate(self, frames: Sequence[bytes]) -> Sequence[bytes]:
+        if self._rate is None:
+            return frames
+        return frames[: self._rate.take(len(frames), time.monotonic())]
 
     def _count_dropped(self, frames: int) -> None:
         if frames:
@@ -112,11 +125,17 @@ class Pump:
             if len(frame) < MIN_FRAME_BYTES:
                 dropped += 1
                 continue
+            if frame[0] == IPV6_MULTICAST:
+                self._answer_solicitation(frame)
             try:
                 write(tap, frame)
             except OSError:
                 dropped += 1
         return dropped
+
+    def _answer_solicitation(self, frame: bytes) -> None:
+        if not self._paused and (answer := self._no_router.answer(frame, time.monotonic())) is not None:
+            self._forward([answer])
 
     def _from_tap(self) -> None:
         """The TAP is readable: take a batch, write it once."""

@@ -25,7 +25,7 @@ from aero_l2.session.counting import Collector, Reading
 from aero_l2.session.ports import Segment
 from netns.client import NetdClient, SegmentHandles
 from netns.errors import NetnsError
-from netns.ruleset import DENIED_COUNTERS
+from netns.ruleset import DENIED_COUNTERS, LOST_COUNTERS
 from netns.spec import Forward, SegmentSpec
 
 _LOOKUP_TIMEOUT_S: Final = 5.0
@@ -199,6 +199,7 @@ def _reading(counters: Mapping[str, int]) -> Reading:
         udp_flows_refused=counters.get("limit_udp", 0),
         connects_failed=counters.get("failed_tcp", 0),
         datagrams_failed=counters.get("failed_udp", 0),
+        dropped=sum(counters.get(name, 0) for name in LOST_COUNTERS),
     )
 
 

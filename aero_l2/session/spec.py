@@ -21,5 +21,7 @@ def segment_spec(settings: Settings, forwards: tuple[Forward, ...] = ()) -> Segm
         forwards=forwards,
         max_tcp_flows=settings.max_tcp_connections,
         max_udp_flows=settings.max_udp_flows,
+        max_bytes_per_second=settings.max_bytes_per_second,
+        bytes_burst=settings.bytes_burst,
         udp_idle_s=max(1, -(-settings.udp_flow_idle_timeout_ms // 1000)),
     )

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from aero_l2.observe.metrics import Metrics
+from aero_l2.quota.bucket import TokenBucket
 from aero_l2.session.closing import CLOSINGS, Reason
 from aero_l2.session.link import Link
 from aero_l2.session.ports import Segment
@@ -29,11 +30,22 @@ _log = structlog.get_logger("aero_l2.session")
 
 @dataclass(frozen=True, slots=True)
 class TunnelOptions:
-    """What all tunnels of a process share. stall_timeout_s: 0 = none. library_only: see `Receiver`."""
+    """What all tunnels of a process share. stall_timeout_s: 0 = none. library_only: see `Receiver`.
+
+    packets_per_second: frames of a guest that are passed on, 0 = no limit; packets_burst: as many at once.
+    """
 
     limits: Limits = field(default_factory=Limits)
     stall_timeout_s: float = 10.0
     library_only: bool = False
+    packets_per_second: int = 0
+    packets_burst: int = 0
+
+    def packet_rate(self) -> TokenBucket | None:
+        """A new tunnel's rate of frames, None where there is no limit."""
+        if not self.packets_per_second:
+            return None
+        return TokenBucket(self.packets_per_second, self.packets_burst, time.monotonic())
 
 
 class Tunnel:
@@ -78,6 +90,7 @@ class Tunnel:
             send=self.link.write,
             failed=self._segment_lost,
             metrics=metrics,
+            rate=options.packet_rate(),
         )
 
     async def run(self, transport: asyncio.Transport, early: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ import pytest
 from support.ns import Namespace, namespace
 
 from aero_l2.observe.metrics import Metrics
+from aero_l2.quota.bucket import TokenBucket
+from aero_l2.services.router import advertisement
 from aero_l2.session.pump import READS_PER_WAKE_UP, Pump
 from aero_l2.wire.tunnel import FRAME_HEADER
 from netns.tap import open_tap
@@ -76,13 +79,20 @@ def frame(size: int, number: int = 0) -> bytes:
     return (BROADCAST + GUEST_MAC + struct.pack("!HI", ETHERTYPE, number)).ljust(size, b"\xa5")[:size]
 
 
-def pump_of(lan: Lan, client: Client, metrics: Metrics, max_frame_payload: int = 2048) -> Pump:
+def pump_of(
+    lan: Lan,
+    client: Client,
+    metrics: Metrics,
+    max_frame_payload: int = 2048,
+    rate: TokenBucket | None = None,
+) -> Pump:
     return Pump(
         lan.tap,
         max_frame_payload=max_frame_payload,
         send=client.batches.append,
         failed=client.failures.append,
         metrics=metrics,
+        rate=rate,
     )
 
 
@@ -172,6 +182,32 @@ async def test_any_frame_is_harmless(lan: Lan) -> None:
     assert value(metrics, "l2_frames_dropped_total") >= 3
     assert client.failures == []
     pump.stop()
+
+
+async def test_frames_beyond_the_rate_are_dropped_and_counted(lan: Lan) -> None:
+    metrics = Metrics()
+    pump = pump_of(lan, Client(), metrics, rate=TokenBucket(0.001, 10, time.monotonic()))
+    pump.start()
+    sent = [frame(60, number) for number in range(30)]
+    pump.to_tap(sent[:7])
+    pump.to_tap(sent[7:])
+    pump.stop()
+    assert seen_by_kernel(lan) == sent[:10]
+    assert value(metrics, "l2_frames_rx_total") == 30
+    assert value(metrics, "l2_frames_dropped_total") == 20
+
+
+async def test_router_solicitation_is_answered_among_other_frames(lan: Lan) -> None:
+    metrics, client = Metrics(), Client()
+    pump = pump_of(lan, client, metrics)
+    pump.start()
+    asked = bytes.fromhex("33330000000252540012345686dd6000000000083aff") + bytes(32) + bytes([133] + [0] * 7)
+    pump.to_tap([frame(60, 1), asked, frame(60, 2)])
+    pump.pause()
+    pump.to_tap([asked])
+    pump.stop()
+    assert client.frames == [advertisement()]
+    assert value(metrics, "l2_frames_tx_total") == 1
 
 
 async def test_frames_come_down_in_batches(lan: Lan) -> None:

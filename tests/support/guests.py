@@ -81,6 +81,21 @@ UML = Machine("seqpacket", _uml_command)
 QEMU_VIRTIO = Machine("stream", _qemu_command)
 
 
+def ipxe(script: str) -> Machine:
+    """iPXE with an Intel card; it runs ``script``, which has to end with reboot."""
+
+    def command(directory: Path, sock: Path) -> list[str]:
+        (directory / "script").write_text(script)
+        return [
+            *("qemu-system-x86_64", "-accel", "tcg", "-m", "128", "-nographic", "-monitor", "none"),
+            *("-no-reboot", "-kernel", "/usr/lib/ipxe/ipxe.lkrn", "-initrd", str(directory / "script")),
+            *("-netdev", f"stream,id=n0,server=off,addr.type=unix,addr.path={sock}"),
+            *("-device", "e1000,netdev=n0,romfile="),
+        ]
+
+    return Machine("stream", command)
+
+
 def boot(machine: Machine, host: Namespace, port: int) -> str:
     """Boot the machine with its card bridged to a tunnel of the proxy on ``port``; its console until it
     powers off.

@@ -126,6 +126,10 @@ RANGES = {
     "AERO_L2_STACK_MAX_TCP_CONNECTIONS": (0, 1_000_000),
     "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL": (0, 1_000_000),
     "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS": (1, 86_400_000),
+    "AERO_L2_MAX_BYTES_PER_SECOND": (10_000, 4_000_000_000),
+    "AERO_L2_MAX_BYTES_PER_SECOND_BURST": (65_536, 4_000_000_000),
+    "AERO_L2_MAX_PACKETS_PER_SECOND": (0, 1_000_000),
+    "AERO_L2_MAX_PACKETS_PER_SECOND_BURST": (0, 1_000_000),
 }
 
 
@@ -150,6 +154,8 @@ def test_namespaces_can_be_made_of_every_accepted_value() -> None:
             AERO_L2_STACK_MAX_TCP_CONNECTIONS=str(RANGES["AERO_L2_STACK_MAX_TCP_CONNECTIONS"][end]),
             AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL=str(RANGES["AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL"][end]),
             AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS=str(RANGES["AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS"][end]),
+            AERO_L2_MAX_BYTES_PER_SECOND=str(RANGES["AERO_L2_MAX_BYTES_PER_SECOND"][end]),
+            AERO_L2_MAX_BYTES_PER_SECOND_BURST=str(RANGES["AERO_L2_MAX_BYTES_PER_SECOND_BURST"][end]),
             AERO_L2_TCP_FORWARD=entries,
         )
         SegmentSpec(
@@ -160,7 +166,31 @@ def test_namespaces_can_be_made_of_every_accepted_value() -> None:
             max_tcp_flows=got.max_tcp_connections,
             max_udp_flows=got.max_udp_flows,
             udp_idle_s=-(-got.udp_flow_idle_timeout_ms // 1000),
+            max_bytes_per_second=got.max_bytes_per_second,
+            bytes_burst=got.bytes_burst,
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "burst"),
+    [
+        ({}, 131_072),
+        ({"AERO_L2_MAX_BYTES_PER_SECOND": "50000"}, 131_072),
+        ({"AERO_L2_MAX_BYTES_PER_SECOND": "12500000"}, 1_250_000),
+        ({"AERO_L2_MAX_BYTES_PER_SECOND_BURST": "70000", "AERO_L2_MAX_BYTES_PER_SECOND": "9999999"}, 70_000),
+        ({"AERO_L2_MAX_BYTES_PER_SECOND_BURST": "00"}, 131_072),
+    ],
+)
+def test_burst_of_bytes_is_a_tenth_of_a_second_and_takes_a_large_packet(
+    given: dict[str, str], burst: int
+) -> None:
+    assert settings(**given).bytes_burst == burst
+
+
+def test_rate_that_looks_like_megabits_is_refused() -> None:
+    fix = "give a whole number from 10000 to 4000000000, 0 = no limit"
+    fault = only_fault(AERO_L2_MAX_BYTES_PER_SECOND="100")
+    assert fault == f"AERO_L2_MAX_BYTES_PER_SECOND='100' is out of range: {fix}"
 
 
 def test_forwards_of_both_protocols_share_one_limit() -> None:

@@ -59,6 +59,8 @@ SPECS = st.builds(
     max_tcp_flows=st.integers(0, 1_000_000),
     max_udp_flows=st.integers(0, 1_000_000),
     udp_idle_s=st.integers(1, 86400),
+    max_bytes_per_second=st.integers(0, 4_000_000_000),
+    bytes_burst=st.integers(65_536, 4_000_000_000),
 )
 SPECIAL = EgressPolicy().special_networks
 IDS = st.integers(1, 2**53)
@@ -145,6 +147,9 @@ def test_any_value_in_a_forward_is_a_message_error_at_worst(forward: Forward, pl
         ("max_tcp_flows", True),
         ("max_tcp_flows", -1),
         ("udp_idle_s", 0),
+        ("max_bytes_per_second", -1),
+        ("max_bytes_per_second", 4_000_000_001),
+        ("bytes_burst", 65_535),
         ("unknown", 1),
     ],
 )

@@ -101,6 +101,7 @@ def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
     config = tmp_path / "aero-l2.toml"
     config.write_text(
         'allowed_cidrs = ["192.168.50.0/24"]\nallowed_tcp_ports = [443]\n'
+        "max_bytes_per_second = 50000\n"
         'tcp_forward = ["10.0.2.2:443=127.0.0.1:1", "10.0.2.2:80=files.lan:1"]'
     )
     done = CliRunner().invoke(app, ["policy", "show", "--config", str(config)], env=KEY)
@@ -108,6 +109,7 @@ def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
     for expected in (
         "set allowed4 { type ipv4_addr; flags interval; elements = { 192.168.50.0/24 }; }",
         "proto-dst != { 443-443 } counter name denied_port",
+        "# tbf on tap0 and on tap1: 50000 bytes/second, burst 131072 bytes",
         "ip daddr 10.0.2.2 tcp dport 443 dnat ip to 10.0.3.2:1",
         "# tcp 10.0.2.2:80 goes to files.lan:1, which is looked up for each tunnel",
     ):
@@ -117,6 +119,6 @@ def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
 def test_recipes_of_the_document_are_accepted() -> None:
     text = (Path(__file__).parents[2] / "docs/policy.md").read_text()
     recipes = [re.findall(r"^export (\S+?)=(\S+)", block, re.MULTILINE) for block in text.split("```sh")]
-    assert len([recipe for recipe in recipes if recipe]) == 5
+    assert len([recipe for recipe in recipes if recipe]) >= 6
     for recipe in recipes:
         assert load(KEY | dict(recipe)).warnings == ()

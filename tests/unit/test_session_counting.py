@@ -75,12 +75,15 @@ async def test_tunnels_add_up_and_nothing_counts_twice(metrics: Metrics) -> None
         asked = first.asked
         first.reading = None  # netd is away, or new and does not know it yet
         await until(lambda: first.asked > asked + 2, "it is asked on")
-        first.reading = Reading(denied=5, udp_flows_refused=1, connects_failed=2, datagrams_failed=6)
+        first.reading = Reading(
+            denied=5, udp_flows_refused=1, connects_failed=2, datagrams_failed=6, dropped=7
+        )
         await until(lambda: denied(metrics) == 9, "only what is new is counted")
     assert denied(metrics) == 9
     assert metrics.registry.get_sample_value("l2_udp_flow_limit_exceeded_total") == 1
     assert metrics.registry.get_sample_value("l2_tcp_connect_fail_total") == 2
     assert metrics.registry.get_sample_value("l2_udp_send_fail_total") == 6
+    assert metrics.registry.get_sample_value("l2_frames_dropped_total") == 7
 
 
 async def test_last_packets_of_a_tunnel_are_counted(metrics: Metrics) -> None:

@@ -1,0 +1,144 @@
+"""A tunnel's limit of bytes a second: a token bucket filter on each of its interfaces; tc-tbf(8).
+
+What exceeds the rate waits in a short queue, so TCP adapts instead of losing whole windows: the NAT process
+speaks TCP without SACK, which a limit that only drops stalls. On tap0 it counts what goes to the guest, on
+tap1 what leaves for the NAT process: whole frames, 14 bytes of Ethernet header included. Behind the bucket
+stands a queue of three bands (tc-pfifo_fast(8)); the gateway's own packets and those of flows of small
+packets go first, so that a download holds up neither DNS nor keystrokes.
+"""
+
+import errno
+import os
+import socket
+import struct
+from typing import Final
+
+from netns import netlink
+from netns.errors import SegmentError
+
+COUNTER: Final = "limit_bytes"
+"""Name of the number of packets that found the queue full, beside nft's named counters."""
+QUEUE_PACKETS: Final = 200
+"""Each band's length: what four connections of libslirp's 64 KiB windows have under way."""
+SMALL_PACKETS: Final = 256
+"""A flow goes first while its packets are shorter than so many bytes on average, both ways."""
+_FIRST_BAND: Final = "0:6"  # TC_PRIO_INTERACTIVE, linux/pkt_sched.h
+
+_KIND: Final = "tbf"
+_NEW_LINK, _NEW_QDISC, _GET_QDISC = 16, 36, 38
+_REQUEST, _ACK, _CREATE, _EXCL, _DUMP = 0x1, 0x4, 0x400, 0x200, 0x300
+_ERROR, _DONE = 0x2, 0x3
+_ROOT: Final = 0xFFFFFFFF
+_HANDLE: Final = 1 << 16
+_ETHERNET: Final = 1  # TC_LINKLAYER_ETHERNET
+
+
+def render(bytes_per_second: int, burst: int) -> str:
+    """The nft text of the chains that choose a packet's band; nothing without a limit.
+
+    The limit itself is no rule of nft's; a comment tells whoever reads the rules of it.
+    """
+    if not bytes_per_second:
+        return ""
+    small = " ".join(f"ct {way} avgpkt < {SMALL_PACKETS}" for way in ("original", "reply"))
+    return f"""\
+  # tbf on tap0 and on tap1: {bytes_per_second} bytes/second, burst {burst} bytes
+  chain bands {{
+    type filter hook forward priority 10; policy accept;
+    {small} meta priority set {_FIRST_BAND}
+  }}
+  chain own_band {{
+    type filter hook output priority filter; policy accept;
+    meta priority set {_FIRST_BAND}
+  }}
+"""
+
+
+def requests(index: int, bytes_per_second: int, burst: int) -> list[bytes]:
+    """The rtnetlink messages that limit what leaves by the interface ``index``, which is up."""
+    rate = struct.pack("=BBHhHI", 0, _ETHERNET, 0, 0, 0, min(bytes_per_second, 0xFFFFFFFF))
+    # struct tc_tbf_qopt: rate, peak rate, limit (of a queue that is replaced at once), buffer, mtu
+    parms = rate + bytes(12) + struct.pack("=III", burst, 0, 0)
+    options = netlink.nest(
+        2,  # TCA_OPTIONS { TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST }
+        [
+            netlink.attribute(1, parms),
+            netlink.attribute(4, struct.pack("=Q", bytes_per_second)),
+            netlink.attribute(6, struct.pack("=I", burst)),
+        ],
+    )
+    return [
+        _queue_length(index),
+        _message(index, _HANDLE, _ROOT, netlink.string(1, _KIND) + options),
+        _message(index, 0, _HANDLE | 1, netlink.string(1, "pfifo_fast")),
+    ]
+
+
+def limit(route: socket.socket, indices: tuple[int, ...], bytes_per_second: int, burst: int) -> None:
+    """Set the limit on each interface by ``route``, a socket of `open_route`.
+
+    Raises SegmentError with the setting's name.
+    """
+    batch = [message for index in indices for message in requests(index, bytes_per_second, burst)]
+    try:
+        route.send(b"".join(batch))
+        answers = 0
+        while answers < len(batch):
+            for kind, payload in netlink.split(route.recv(65536)):
+                if kind == _ERROR:
+                    answers += 1
+                    netlink.raise_error(payload)
+    except OSError as error:
+        raise SegmentError(_explain(error)) from error
+
+
+def open_route() -> socket.socket:
+    """An rtnetlink socket of the calling thread's namespace. Raises OSError."""
+    route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    route.settimeout(2.0)
+    route.bind((0, 0))
+    return route
+
+
+def read_dropped(route: socket.socket) -> int:
+    """Packets that the limit has dropped, both ways together. Raises OSError."""
+    route.send(struct.pack("=IHHII", 36, _GET_QDISC, _REQUEST | _DUMP, 1, 0) + bytes(20))
+    dropped = 0
+    while True:
+        for kind, payload in netlink.split(route.recv(65536)):
+            if kind == _DONE:
+                return dropped
+            if kind == _ERROR:
+                netlink.raise_error(payload)
+            dropped += _dropped(dict(netlink.attributes(payload[20:])))
+
+
+def _dropped(attributes: dict[int, bytes]) -> int:
+    """Of one queueing discipline: TCA_KIND, TCA_STATS2 { TCA_STATS_QUEUE { qlen, backlog, drops, … } }."""
+    if attributes.get(1, b"").rstrip(b"\0") != _KIND.encode():
+        return 0
+    queue = dict(netlink.attributes(attributes[7]))[3]
+    return int(struct.unpack_from("=III", queue)[2])
+
+
+def _message(index: int, handle: int, parent: int, attributes: bytes) -> bytes:
+    """RTM_NEWQDISC with a struct tcmsg."""
+    body = struct.pack("=BxxxiIII", socket.AF_UNSPEC, index, handle, parent, 0) + attributes
+    flags = _REQUEST | _ACK | _CREATE | _EXCL
+    return struct.pack("=IHHII", 16 + len(body), _NEW_QDISC, flags, 1, 0) + body
+
+
+def _queue_length(index: int) -> bytes:
+    """RTM_NEWLINK with a struct ifinfomsg and IFLA_TXQLEN, which a queue takes when it is made."""
+    body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
+    body += netlink.attribute(13, struct.pack("=I", QUEUE_PACKETS))
+    return struct.pack("=IHHII", 16 + len(body), _NEW_LINK, _REQUEST | _ACK, 1, 0) + body
+
+
+def _explain(error: OSError) -> str:
+    doing = "AERO_L2_MAX_BYTES_PER_SECOND cannot be enforced"
+    if error.errno == errno.ENOENT:
+        return (
+            f"{doing}: the kernel has no such queue (tbf); run modprobe sch_tbf on the host, or set it to 0"
+        )
+    return f"{doing}: {os.strerror(error.errno) if error.errno else error}"
