@@ -89,6 +89,7 @@ class SegmentSpec:
     max_tcp_flows: int = 1024
     max_udp_flows: int = 256
     udp_idle_s: int = 60
+    max_new_flows_per_s: int = 500
 
     def __post_init__(self) -> None:
         prefixes = max(len(self.denied), len(self.allowed), len(self.special))
@@ -105,6 +106,7 @@ class SegmentSpec:
                     raise MessageError(f"segment: port range {first}-{last} is backwards")
         _within("max_tcp_flows", self.max_tcp_flows, 0, MAX_FLOWS)
         _within("max_udp_flows", self.max_udp_flows, 0, MAX_FLOWS)
+        _within("max_new_flows_per_s", self.max_new_flows_per_s, 0, MAX_FLOWS)
         _within("udp_idle_s", self.udp_idle_s, 1, MAX_IDLE_S)
         dialled = {(f.protocol, f.address, f.port) for f in self.forwards}
         if len(dialled) != len(self.forwards):
@@ -126,6 +128,7 @@ class SegmentSpec:
             "max_tcp_flows": self.max_tcp_flows,
             "max_udp_flows": self.max_udp_flows,
             "udp_idle_s": self.udp_idle_s,
+            "max_new_flows_per_s": self.max_new_flows_per_s,
         }
 
     @classmethod
@@ -146,6 +149,7 @@ class SegmentSpec:
                 max_tcp_flows=_integer(fields["max_tcp_flows"]),
                 max_udp_flows=_integer(fields["max_udp_flows"]),
                 udp_idle_s=_integer(fields["udp_idle_s"]),
+                max_new_flows_per_s=_integer(fields["max_new_flows_per_s"]),
             )
         except (AddressValueError, ValueError, TypeError) as error:
             raise MessageError(f"segment: {error}") from error

@@ -73,7 +73,9 @@ class Settings:
     max_dns_cache_entries: int
     max_tcp_connections: int
     max_udp_flows: int
+    max_new_flows_per_second: int
     udp_flow_idle_timeout_ms: int
+    tcp_connect_timeout_ms: int
     log_level: str
     log_format: str
     user: str | None

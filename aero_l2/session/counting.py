@@ -30,12 +30,14 @@ class Reading:
     """Packets of one tunnel since its start, by what became of them.
 
     connects_failed: RSTs and ICMP errors that answered a SYN. datagrams_failed: ICMP errors about datagrams.
+    frames_dropped: those that a limit refused without an answer.
     """
 
     denied: int = 0
     udp_flows_refused: int = 0
     connects_failed: int = 0
     datagrams_failed: int = 0
+    frames_dropped: int = 0
 
     def since(self, earlier: Reading) -> Reading:
         """What came between the two; nothing where a counter went back."""
@@ -114,3 +116,4 @@ class _Tally:
         self._metrics.udp_flow_limit_exceeded.inc(new.udp_flows_refused)
         self._metrics.tcp_connect_fail.inc(new.connects_failed)
         self._metrics.udp_send_fail.inc(new.datagrams_failed)
+        self._metrics.frames_dropped.inc(new.frames_dropped)

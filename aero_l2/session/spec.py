@@ -21,5 +21,6 @@ def segment_spec(settings: Settings, forwards: tuple[Forward, ...] = ()) -> Segm
         forwards=forwards,
         max_tcp_flows=settings.max_tcp_connections,
         max_udp_flows=settings.max_udp_flows,
+        max_new_flows_per_s=settings.max_new_flows_per_second,
         udp_idle_s=max(1, -(-settings.udp_flow_idle_timeout_ms // 1000)),
     )

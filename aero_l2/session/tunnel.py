@@ -12,6 +12,7 @@ import structlog
 
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import CLOSINGS, Reason
+from aero_l2.session.connecting import ConnectWatch
 from aero_l2.session.link import Link
 from aero_l2.session.ports import Segment
 from aero_l2.session.pump import Pump
@@ -33,6 +34,7 @@ class TunnelOptions:
 
     limits: Limits = field(default_factory=Limits)
     stall_timeout_s: float = 10.0
+    connect_timeout_s: float = 5.0
     library_only: bool = False
 
 
@@ -78,7 +80,9 @@ class Tunnel:
             send=self.link.write,
             failed=self._segment_lost,
             metrics=metrics,
+            delivered=lambda frames: self._connects.to_guest(frames),
         )
+        self._connects = ConnectWatch(options.connect_timeout_s, self._pump, metrics)
 
     async def run(self, transport: asyncio.Transport, early: bytes) -> None:
         """Carry frames until the end, whoever brings it; then all of this is stopped, the segment not yet.
@@ -91,6 +95,7 @@ class Tunnel:
             stack.callback(self._ended)
             stack.callback(self.link.abort)
             stack.callback(self._pump.stop)
+            stack.callback(self._connects.close)
             stack.callback(self._forget_expiry)
             self._open(transport, early)
             await self._over
@@ -106,6 +111,7 @@ class Tunnel:
         closing = CLOSINGS[reason]
         text = closing.text if text is None else text
         self.state = self.state.closing(reason, text)
+        self._connects.close()
         self._pump.stop()
         if closing.metric is not None:
             getattr(self._metrics, closing.metric).inc()
@@ -124,6 +130,7 @@ class Tunnel:
         if not self.state.is_open:
             return
         inbound = sort_batch(messages, self._options.limits)
+        self._connects.from_guest(inbound.frames)
         self._pump.to_tap(inbound.frames)
         if inbound.pings:
             pongs = (websocket_message(encode(MessageType.PONG, payload)) for payload in inbound.pings)
