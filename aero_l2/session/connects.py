@@ -22,6 +22,7 @@ _ETHERNET = 14
 _TCP, _ICMP = 6, 1
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _OPENING = _FIN | _SYN | _RST | _ACK
+_SYN_OR_RST = _SYN | _RST
 _GUEST = bytes((10, 0, 2, 15))
 _MULTICAST = 224
 _UNREACHABLE, _TIME_EXCEEDED = 3, 11
@@ -65,13 +66,16 @@ class Connects:
         return None if first is None else first.deadline
 
     def from_guest(self, frames: Sequence[bytes], now: float) -> None:
-        """Note the SYNs among the guest's frames. One sent again changes nothing, unless it begins anew."""
+        """Note the guest's SYNs, and forget what it resets itself.
+
+        A SYN that is sent again changes nothing, unless it has another sequence number.
+        """
         for frame in frames:
             # TCP in the usual place, or options before it; everything else is sorted out in `_note`.
             if (
                 53 < len(frame) <= SYN_BYTES
                 and frame[23] == _TCP
-                and (frame[47] & _OPENING == _SYN or frame[14] != 0x45)
+                and (frame[47] & _SYN_OR_RST or frame[14] != 0x45)
             ):
                 self._note(frame, now)
 
@@ -82,7 +86,7 @@ class Connects:
                 continue
             if frame[23] == _TCP:
                 at = _ETHERNET + (frame[14] & 15) * 4
-                if len(frame) > at + 13 and frame[at + 13] & (_SYN | _RST):
+                if len(frame) > at + 13 and frame[at + 13] & _SYN_OR_RST:
                     self._pending.pop(frame[26:30] + frame[at : at + 4], None)
             elif frame[23] == _ICMP and frame[34] in (_UNREACHABLE, _TIME_EXCEEDED):
                 self._forget_quoted(frame[42:])
@@ -102,13 +106,16 @@ class Connects:
             frame[12:15] < b"\x08\x00\x45"
             or frame[12:15] > b"\x08\x00\x4f"
             or len(frame) < at + 20
-            or frame[at + 13] & _OPENING != _SYN
             or frame[20:22] not in (b"\x00\x00", b"\x40\x00")  # a fragment
             or frame[26:30] != _GUEST
             or frame[30] >= _MULTICAST
         ):
             return
         key = frame[30:34] + frame[at + 2 : at + 4] + frame[at : at + 2]
+        if frame[at + 13] & _RST:
+            self._pending.pop(key, None)
+        if frame[at + 13] & _OPENING != _SYN:
+            return
         number = int.from_bytes(frame[at + 4 : at + 8])
         known = self._pending.get(key)
         if known is not None:

@@ -125,6 +125,14 @@ def test_syn_after_a_reset_is_a_new_connect() -> None:
     assert connects.next_deadline == 108.0
 
 
+@pytest.mark.parametrize("flags", ["R", "RA"])
+def test_connect_that_the_guest_resets_itself_is_forgotten(flags: str) -> None:
+    connects = waiting(syn(4000), syn(4001))
+    reset = IP(src=GUEST, dst=SERVER) / TCP(sport=4000, dport=80, flags=flags, seq=1001)
+    connects.from_guest([out(reset)], 101.0)
+    assert [Ether(over.to_guest).dport for over in connects.expire(105.0)] == [4001]
+
+
 def test_ip_options_do_not_matter() -> None:
     [over] = waiting(syn(ip={"options": [IPOption_NOP()] * 40})).expire(200.0)
     assert Ether(over.to_guest)[TCP].ack == 1001
