@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from netns.newflows import ABANDONED
+
 COUNTERS: Final = ("failed_tcp", "failed_udp")
 """Counters of refused connects and of ICMP errors about datagrams."""
 
@@ -9,11 +11,12 @@ COUNTERS: Final = ("failed_tcp", "failed_udp")
 def render() -> str:
     """The nft text of a chain before the forward chain's judgement (-1), which judges nothing itself.
 
+    A connect that the guest's side gave up carries the mark `ABANDONED`: it is counted where it was given up.
     A connection is assured once the guest has acknowledged its SYN-ACK. Conntrack forgets one that is reset
     before that, so a second RST is not about it and counts nothing.
     """
     about = "meta l4proto icmp ct state related ct original protocol"
-    unassured = "ct status & assured == 0"
+    unassured = f"ct status & assured == 0 ct mark != {ABANDONED}"
     return f"""\
   chain answers {{
     type filter hook forward priority -1; policy accept;

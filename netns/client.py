@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, TypeVar
 
 from netns import messages
 from netns.errors import MessageError, NetdUnavailable, SegmentError
@@ -22,6 +22,7 @@ from netns.spec import SegmentSpec
 
 CREATE_TIMEOUT_S = 15.0
 _RECEIVES_PER_TURN = 32
+_Answered = TypeVar("_Answered")
 
 
 @dataclass(slots=True)
@@ -30,7 +31,8 @@ class SegmentHandles:
 
     ``tap``: one read or write is one Ethernet frame. ``exit_pipe``: closing it ends the NAT process.
     ``process``: its pidfd, readable once it ended. ``stderr``: what it says. ``dhcp``: UDP 0.0.0.0:67 on
-    the LAN, broadcast allowed. ``dns_udp``, ``dns_tcp`` (listening): port 53 of the gateway.
+    the LAN, broadcast allowed. ``dns_udp``, ``dns_tcp`` (listening): port 53 of the gateway. ``flows``:
+    events of its connection tracking (`netns.conntrack`).
     """
 
     id: int
@@ -42,6 +44,7 @@ class SegmentHandles:
     dhcp: int
     dns_udp: int
     dns_tcp: int
+    flows: int
     nat_ready: asyncio.Future[None]
     """Done once the NAT process has opened its TAP; packets for it are lost before, in the kernel."""
 
@@ -63,6 +66,7 @@ class NetdClient:
         self._ids = itertools.count(1)
         self._creating: dict[int, asyncio.Future[SegmentHandles]] = {}
         self._counting: dict[int, asyncio.Future[dict[str, int] | None]] = {}
+        self._listing: dict[int, asyncio.Future[bytes | None]] = {}
         self._alive: dict[int, SegmentHandles] = {}
         self._unsent: deque[Callable[[socket.socket], None]] = deque()
         self.host_addresses: frozenset[IPv4Address] = frozenset()
@@ -91,11 +95,13 @@ class NetdClient:
         self._socket.close()
         self._socket = None
         waiting: list[asyncio.Future[Any]] = [*self._creating.values(), *self._counting.values()]
+        waiting += self._listing.values()
         for future in waiting:
             if not future.done():
                 future.set_exception(NetdUnavailable(reason))
         self._creating.clear()
         self._counting.clear()
+        self._listing.clear()
         for identifier in self._alive:
             self._nat_ready(identifier)  # nobody is left to say so
 
@@ -130,16 +136,28 @@ class NetdClient:
 
         Raises NetdUnavailable.
         """
+        return await self._ask(self._counting, functools.partial(messages.ReadCounters, handles.id))
+
+    async def flows(self, handles: SegmentHandles) -> bytes | None:
+        """The active flows (`netns.conntrack.unpack`), None where netd does not know them.
+
+        Raises NetdUnavailable.
+        """
+        return await self._ask(self._listing, functools.partial(messages.ListFlows, handles.id))
+
+    async def _ask(
+        self, waiting: dict[int, asyncio.Future[_Answered]], request: Callable[[int], messages.Request]
+    ) -> _Answered:
         number = next(self._ids)
-        future: asyncio.Future[dict[str, int] | None] = asyncio.get_running_loop().create_future()
-        self._counting[number] = future
+        future: asyncio.Future[_Answered] = asyncio.get_running_loop().create_future()
+        waiting[number] = future
         try:
-            self._send(messages.ReadCounters(handles.id, number))
+            self._send(request(number))
             return await asyncio.wait_for(future, CREATE_TIMEOUT_S)
         except TimeoutError as error:
             raise NetdUnavailable("the network helper did not answer") from error
         finally:
-            self._counting.pop(number, None)
+            waiting.pop(number, None)
 
     def _post_release(self, identifier: int) -> None:
         self._post(functools.partial(messages.send, message=messages.Release(identifier)))
@@ -224,9 +242,9 @@ class NetdClient:
             case messages.Failed(id, reason):
                 self._fail(id, reason)
             case messages.Counted(_, request, counters):
-                waiting = self._counting.get(request)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(counters)
+                _resolve(self._counting.get(request), counters)
+            case messages.Listed(_, request):
+                _resolve(self._listing.get(request), messages.contents(descriptors))
             case messages.HostAddresses(addresses):
                 self.host_addresses = addresses
 
@@ -250,6 +268,11 @@ class NetdClient:
         future = self._creating.pop(identifier, None)
         if future is not None and not future.done():
             future.set_exception(SegmentError(reason))
+
+
+def _resolve(waiting: asyncio.Future[_Answered] | None, answer: _Answered) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(answer)
 
 
 def _adopt(handles: SegmentHandles, connection: socket.socket) -> None:

@@ -6,6 +6,7 @@ Server to netd:
     adopt    id  [netns]          take over a namespace that an earlier netd made; not answered
     release  id                   forget it; not answered
     counters id, request          answered by counted
+    flows    id, request          answered by listed
 
 netd to server:
 
@@ -13,16 +14,18 @@ netd to server:
     ready    id                   its NAT process has opened the TAP; after made
     failed   id, reason           everything is undone
     counted  id, request, counters (name → packets, or null where it is not known)
+    listed   id, request  [file]  the active flows (`netns.conntrack.pack`); no file where they are not known
     host     addresses            the host's IPv4 addresses, at start and at each change
 
 Both sides check every field. Ids are chosen by the server, 1..2**53.
 """
 
 import array
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -32,7 +35,8 @@ from netns.spec import SegmentSpec
 
 MAX_MESSAGE = 65_536
 MAX_DESCRIPTORS = 16
-HANDLES = ("netns", "tap", "exit_pipe", "process", "stderr", "dhcp", "dns_udp", "dns_tcp")
+MAX_FILE = 1 << 20
+HANDLES = ("netns", "tap", "exit_pipe", "process", "stderr", "dhcp", "dns_udp", "dns_tcp", "flows")
 _MAX_ID = 2**53
 _MAX_REASON = 500
 
@@ -55,6 +59,12 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class ReadCounters:
+    id: int
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListFlows:
     id: int
     request: int
 
@@ -83,12 +93,18 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    id: int
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
 class HostAddresses:
     addresses: frozenset[IPv4Address]
 
 
-Request = Create | Adopt | Release | ReadCounters
-Answer = Made | NatReady | Failed | Counted | HostAddresses
+Request = Create | Adopt | Release | ReadCounters | ListFlows
+Answer = Made | NatReady | Failed | Counted | Listed | HostAddresses
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -102,6 +118,8 @@ def encode(message: Request | Answer) -> bytes:
             fields = {"op": "release", "id": id}
         case ReadCounters(id, request):
             fields = {"op": "counters", "id": id, "request": request}
+        case ListFlows(id, request):
+            fields = {"op": "flows", "id": id, "request": request}
         case Made(id):
             fields = {"op": "made", "id": id}
         case NatReady(id):
@@ -110,6 +128,8 @@ def encode(message: Request | Answer) -> bytes:
             fields = {"op": "failed", "id": id, "reason": reason[:_MAX_REASON]}
         case Counted(id, request, counters):
             fields = {"op": "counted", "id": id, "request": request, "counters": counters}
+        case Listed(id, request):
+            fields = {"op": "listed", "id": id, "request": request}
         case HostAddresses(addresses):
             fields = {"op": "host", "addresses": [str(address) for address in sorted(addresses)]}
     encoded = json.dumps(fields, separators=(",", ":")).encode()
@@ -129,6 +149,8 @@ def decode_request(data: bytes) -> Request:
             return Release(_identifier(id))
         case {"op": "counters", "id": id, "request": request, **rest} if not rest:
             return ReadCounters(_identifier(id), _identifier(request))
+        case {"op": "flows", "id": id, "request": request, **rest} if not rest:
+            return ListFlows(_identifier(id), _identifier(request))
     raise MessageError("unknown request")
 
 
@@ -143,6 +165,8 @@ def decode_answer(data: bytes) -> Answer:
             return Failed(_identifier(id), reason[:_MAX_REASON])
         case {"op": "counted", "id": id, "request": request, "counters": counters, **rest} if not rest:
             return Counted(_identifier(id), _identifier(request), _counters(counters))
+        case {"op": "listed", "id": id, "request": request, **rest} if not rest:
+            return Listed(_identifier(id), _identifier(request))
         case {"op": "host", "addresses": list(addresses), **rest} if not rest:
             return HostAddresses(_addresses(addresses))
     raise MessageError("unknown answer")
@@ -185,6 +209,27 @@ def close_all(descriptors: Iterable[int]) -> None:
     for fd in descriptors:
         if fd >= 0:
             os.close(fd)
+
+
+@contextlib.contextmanager
+def file_of(content: bytes | None) -> Iterator[list[int]]:
+    """A file in memory for content that fits no message; no descriptor for None. Raises OSError."""
+    if content is None:
+        yield []
+        return
+    with open(os.memfd_create("listed"), "wb", buffering=0) as file:
+        file.write(content)
+        yield [file.fileno()]
+
+
+def contents(descriptors: Sequence[int]) -> bytes | None:
+    """What is in the one file that came, at most `MAX_FILE`; None without one. Closes all of them."""
+    try:
+        return os.pread(descriptors[0], MAX_FILE, 0) if len(descriptors) == 1 else None
+    except OSError:
+        return None
+    finally:
+        close_all(descriptors)
 
 
 def _fields(data: bytes) -> dict[str, Any]:

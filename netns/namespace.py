@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
 from typing import TypeVar
 
-from netns import link, nftables, ruleset, shaping, tap
+from netns import conntrack, link, nftables, ruleset, shaping, tap
 from netns.errors import SegmentError, describe_os_error
 from netns.spec import GATEWAY, SegmentSpec
 from netns.syscalls import Namespace, setns, unshare
@@ -33,6 +33,7 @@ class Interior:
     dhcp: int = -1
     dns_udp: int = -1
     dns_tcp: int = -1
+    flows: int = -1
     netlink: int = -1
     route: int = -1
     """Only where a limit of bytes a second may be in force."""
@@ -103,6 +104,7 @@ def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], al
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
+            interior.flows = conntrack.open_events()
             interior.netlink = nftables.open_netlink().detach()
         except OSError as error:
             raise SegmentError(describe_os_error("cannot make the tunnel's namespace", error)) from error

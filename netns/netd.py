@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from ipaddress import IPv4Network
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from netns import link, messages
 from netns.children import Children
@@ -36,6 +37,7 @@ READY_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 2.0
 MAX_IN_FLIGHT = 1024
 MAX_SEGMENTS = 65_536
+Found = TypeVar("Found")
 
 
 class Netd:
@@ -116,7 +118,10 @@ class Netd:
             case Release(id):
                 self._release(id)
             case messages.ReadCounters(id, number):
-                self._tell(messages.Counted(id, number, self._read_counters(id)))
+                self._tell(messages.Counted(id, number, self._read(id, Segment.counters)))
+            case messages.ListFlows(id, number):
+                with messages.file_of(self._read(id, Segment.flows)) as file:
+                    self._tell(messages.Listed(id, number), file)
 
     def _known(self, identifier: int) -> bool:
         return identifier in self._segments or identifier in self._making
@@ -232,14 +237,15 @@ class Netd:
         if error is not None and not released:
             del self._segments[identifier]
 
-    def _read_counters(self, identifier: int) -> dict[str, int] | None:
+    def _read(self, identifier: int, what: Callable[[Segment], Found]) -> Found | None:
+        """What a namespace's kernel side says; None where it is not known."""
         segment = self._segments.get(identifier)
         if segment is None or segment.adopting:
             return None
         try:
-            return segment.counters()
+            return what(segment)
         except OSError as error:
-            log(f"cannot read the counters of tunnel {identifier}: {error}")
+            log(f"cannot read {what.__name__} of tunnel {identifier}: {error}")
             return None
 
     def _sync_all(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from netns import nftables, shaping
+from netns import conntrack, nftables, shaping
 from netns.namespace import Interior
 from netns.nat import NatDriver
 from netns.spec import SegmentSpec
@@ -39,6 +39,11 @@ class Segment:
                 counters[shaping.COUNTER] = shaping.read_dropped(route)
         return counters
 
+    def flows(self) -> bytes:
+        """The active flows, as `conntrack.pack` writes them. Raises OSError."""
+        with _borrowed(self.interior.netlink) as netlink:
+            return conntrack.pack(conntrack.dump(netlink))
+
     def adopt(self, hosts: frozenset[IPv4Network]) -> None:
         """On a thread inside the namespace: open what an earlier netd had, with today's ``hosts``."""
         self.interior.netlink = nftables.open_netlink().detach()
@@ -49,7 +54,7 @@ class Segment:
 
     def handed_over(self) -> None:
         """Close what only the server needs from now on."""
-        for name in ("tap", "dhcp", "dns_udp", "dns_tcp"):
+        for name in ("tap", "dhcp", "dns_udp", "dns_tcp", "flows"):
             os.close(getattr(self.interior, name))
             setattr(self.interior, name, -1)
 
@@ -96,6 +101,7 @@ def start_nat(
         "dhcp": interior.dhcp,
         "dns_udp": interior.dns_udp,
         "dns_tcp": interior.dns_tcp,
+        "flows": interior.flows,
     }
     return NatProcess(pid, ready_read, handles)
 

@@ -95,6 +95,7 @@ class SegmentSpec:
     udp_idle_s: int = 60
     max_bytes_per_second: int = 0
     bytes_burst: int = MIN_BURST
+    max_new_flows_per_s: int = 500
 
     def __post_init__(self) -> None:
         prefixes = max(len(self.denied), len(self.allowed), len(self.special))
@@ -111,6 +112,7 @@ class SegmentSpec:
                     raise MessageError(f"segment: port range {first}-{last} is backwards")
         _within("max_tcp_flows", self.max_tcp_flows, 0, MAX_FLOWS)
         _within("max_udp_flows", self.max_udp_flows, 0, MAX_FLOWS)
+        _within("max_new_flows_per_s", self.max_new_flows_per_s, 0, MAX_FLOWS)
         _within("udp_idle_s", self.udp_idle_s, 1, MAX_IDLE_S)
         _within("max_bytes_per_second", self.max_bytes_per_second, 0, MAX_BYTES)
         _within("bytes_burst", self.bytes_burst, MIN_BURST, MAX_BYTES)
@@ -136,6 +138,7 @@ class SegmentSpec:
             "udp_idle_s": self.udp_idle_s,
             "max_bytes_per_second": self.max_bytes_per_second,
             "bytes_burst": self.bytes_burst,
+            "max_new_flows_per_s": self.max_new_flows_per_s,
         }
 
     @classmethod
@@ -158,6 +161,7 @@ class SegmentSpec:
                 udp_idle_s=_integer(fields["udp_idle_s"]),
                 max_bytes_per_second=_integer(fields["max_bytes_per_second"]),
                 bytes_burst=_integer(fields["bytes_burst"]),
+                max_new_flows_per_s=_integer(fields["max_new_flows_per_s"]),
             )
         except (AddressValueError, ValueError, TypeError) as error:
             raise MessageError(f"segment: {error}") from error

@@ -104,6 +104,15 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
             "max_udp_flows", "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL", "256", _limit, "UDP flows of a tunnel.",
         ),
         Variable(
+            "max_new_flows_per_second", "AERO_L2_MAX_NEW_FLOWS_PER_SECOND", "500", _limit,
+            "TCP, UDP and ping flows that a tunnel may begin in a second, after a burst of twice as many. "
+            "What is beyond is dropped without an answer.",
+        ),
+        Variable(
+            "tcp_connect_timeout_ms", "AERO_L2_TCP_CONNECT_TIMEOUT_MS", "5000", _duration_ms,
+            "A TCP connection that nobody answers for so long ends for the guest with a RST.", "ms",
+        ),
+        Variable(
             "udp_flow_idle_timeout_ms", "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS", "60000", _duration_ms,
             "A UDP flow without packets for so long is forgotten.", "ms",
         ),

@@ -73,6 +73,7 @@ class Settings:
     max_dns_cache_entries: int
     max_tcp_connections: int
     max_udp_flows: int
+    max_new_flows_per_second: int
     udp_flow_idle_timeout_ms: int
     max_bytes_per_second: int
     max_bytes_burst: int
@@ -80,6 +81,7 @@ class Settings:
     max_packets_per_second: int
     max_packets_burst: int
     """0: one second's worth."""
+    tcp_connect_timeout_ms: int
     log_level: str
     log_format: str
     user: str | None

@@ -15,7 +15,6 @@ _WHEN_NOT_BLANK: Final = (
     "AERO_L2_ALLOWED_DOMAINS",
     "AERO_L2_BLOCKED_DOMAINS",
     "AERO_L2_CAPTURE_DIR",
-    "AERO_L2_TCP_CONNECT_TIMEOUT_MS",
 )
 # 0 is how these are switched off, and off is what this version does.
 _WHEN_NOT_ZERO: Final = (

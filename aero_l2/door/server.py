@@ -168,6 +168,7 @@ async def serve(
         OSError: the address cannot be bound.
     """
     options = TunnelOptions(
+        connect_timeout_s=settings.tcp_connect_timeout_ms / 1000,
         limits=Limits(settings.max_frame_payload, settings.max_control_payload),
         stall_timeout_s=settings.send_stall_timeout_ms / 1000,
         library_only=settings.receive_path == "library",

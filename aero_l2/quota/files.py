@@ -7,8 +7,8 @@ from typing import Final
 
 LEAST_FILES: Final = 256
 """With fewer the program does not start: idle clients could keep every tunnel out."""
-PER_TUNNEL: Final = 25
-"""Eight handles of the segment, the WebSocket, and sixteen connections to its DNS."""
+PER_TUNNEL: Final = 27
+"""Nine handles of the segment and a second of one, the WebSocket, and sixteen connections to its DNS."""
 PER_QUESTION: Final = 2
 """A pending DNS question asks up to two upstreams at a time."""
 OF_OUR_OWN: Final = 64

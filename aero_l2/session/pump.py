@@ -31,6 +31,7 @@ class Pump:
         tap: non-blocking file descriptor; must stay open until `stop`.
         max_frame_payload: largest frame in bytes; longer ones from the TAP are dropped.
         send: takes the bytes of a batch of FRAME messages.
+        delivered: told the frames that `send` is about to take.
         failed: told once, in words, when the TAP can no longer be read.
         rate: frames of the guest that are passed on; what exceeds it is dropped. None is no limit.
     """
@@ -44,6 +45,7 @@ class Pump:
         failed: Callable[[str], None],
         metrics: Metrics,
         rate: TokenBucket | None = None,
+        delivered: Callable[[Sequence[bytes]], None] = lambda frames: None,
     ) -> None:
         self._tap = tap
         self._max_frame = max_frame_payload
@@ -52,6 +54,7 @@ class Pump:
         self._failed = failed
         self._metrics = metrics
         self._rate = rate
+        self._delivered = delivered
         self._loop = asyncio.get_running_loop()
         self._no_router = NoRouter(time.monotonic())
         self._running = False
@@ -119,6 +122,18 @@ class Pump:
         now, lost = self._early.sort(frames)
         return lost + self._write(now)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether frames for the client wait in the TAP."""
+        return self._paused
+
+    def inject(self, to_tap: Sequence[bytes], to_client: Sequence[bytes]) -> None:
+        """Frames of our own making, both ways; those to the client count as any other."""
+        if not self._running:
+            return
+        self._write(to_tap)
+        self._forward(list(to_client))
+
     def _write(self, frames: Sequence[bytes]) -> int:
         tap, write, dropped = self._tap, os.write, 0
         for frame in frames:
@@ -171,6 +186,7 @@ class Pump:
                 return
         metrics.frames_tx.inc(len(frames))
         metrics.bytes_tx.inc(sum(map(len, frames)))
+        self._delivered(frames)
         self._send(join_frames(frames, self._prefixes))
 
     def _update(self) -> None:

@@ -23,8 +23,10 @@ from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.server import DnsServer
 from aero_l2.session.counting import Collector, Reading
 from aero_l2.session.ports import Segment
+from aero_l2.tasks import spawn
 from netns.client import NetdClient, SegmentHandles
 from netns.errors import NetnsError
+from netns.flows import FlowWatch, Resync
 from netns.ruleset import DENIED_COUNTERS, LOST_COUNTERS
 from netns.spec import Forward, SegmentSpec
 
@@ -58,6 +60,7 @@ class SegmentMaker:
         self._resolver = resolver
         self._metrics = metrics
         self._collector = Collector(metrics)
+        self._resync = Resync(spawn)
 
     def open(self, session_id: int) -> AbstractAsyncContextManager[Segment]:
         """A `SegmentOpener`. Entering raises SegmentUnavailable; leaving undoes everything."""
@@ -94,10 +97,17 @@ class SegmentMaker:
         )
         stack.push_async_callback(dns.close)
         dns.start()
+        flows = FlowWatch(handles.flows, self._flows_changed, lambda: self._netd.flows(handles), self._resync)
+        stack.callback(flows.close)
+        flows.start()
         watch = NatWatch(handles)
         stack.callback(watch.close)
         watch.start()
         return watch
+
+    def _flows_changed(self, tcp: int, udp: int) -> None:
+        self._metrics.tcp_conns_active.inc(tcp)
+        self._metrics.udp_flows_active.inc(udp)
 
     async def _read(self, handles: SegmentHandles) -> Reading | None:
         """The namespace's counters; None while netd is away or does not know it."""

@@ -23,5 +23,6 @@ def segment_spec(settings: Settings, forwards: tuple[Forward, ...] = ()) -> Segm
         max_udp_flows=settings.max_udp_flows,
         max_bytes_per_second=settings.max_bytes_per_second,
         bytes_burst=settings.bytes_burst,
+        max_new_flows_per_s=settings.max_new_flows_per_second,
         udp_idle_s=max(1, -(-settings.udp_flow_idle_timeout_ms // 1000)),
     )

@@ -13,6 +13,7 @@ import structlog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.bucket import TokenBucket
 from aero_l2.session.closing import CLOSINGS, Reason
+from aero_l2.session.connecting import ConnectWatch
 from aero_l2.session.link import Link
 from aero_l2.session.ports import Segment
 from aero_l2.session.pump import Pump
@@ -37,6 +38,7 @@ class TunnelOptions:
 
     limits: Limits = field(default_factory=Limits)
     stall_timeout_s: float = 10.0
+    connect_timeout_s: float = 5.0
     library_only: bool = False
     packets_per_second: int = 0
     packets_burst: int = 0
@@ -91,7 +93,9 @@ class Tunnel:
             failed=self._segment_lost,
             metrics=metrics,
             rate=options.packet_rate(),
+            delivered=lambda frames: self._connects.to_guest(frames),
         )
+        self._connects = ConnectWatch(options.connect_timeout_s, self._pump, metrics)
 
     async def run(self, transport: asyncio.Transport, early: bytes) -> None:
         """Carry frames until the end, whoever brings it; then all of this is stopped, the segment not yet.
@@ -104,6 +108,7 @@ class Tunnel:
             stack.callback(self._ended)
             stack.callback(self.link.abort)
             stack.callback(self._pump.stop)
+            stack.callback(self._connects.close)
             stack.callback(self._forget_expiry)
             self._open(transport, early)
             await self._over
@@ -119,6 +124,7 @@ class Tunnel:
         closing = CLOSINGS[reason]
         text = closing.text if text is None else text
         self.state = self.state.closing(reason, text)
+        self._connects.close()
         self._pump.stop()
         if closing.metric is not None:
             getattr(self._metrics, closing.metric).inc()
@@ -137,6 +143,7 @@ class Tunnel:
         if not self.state.is_open:
             return
         inbound = sort_batch(messages, self._options.limits)
+        self._connects.from_guest(inbound.frames)
         self._pump.to_tap(inbound.frames)
         if inbound.pings:
             pongs = (websocket_message(encode(MessageType.PONG, payload)) for payload in inbound.pings)

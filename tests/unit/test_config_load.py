@@ -125,6 +125,8 @@ RANGES = {
     "AERO_L2_STACK_MAX_DNS_CACHE_ENTRIES": (0, 1_000_000),
     "AERO_L2_STACK_MAX_TCP_CONNECTIONS": (0, 1_000_000),
     "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL": (0, 1_000_000),
+    "AERO_L2_MAX_NEW_FLOWS_PER_SECOND": (0, 1_000_000),
+    "AERO_L2_TCP_CONNECT_TIMEOUT_MS": (1, 86_400_000),
     "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS": (1, 86_400_000),
     "AERO_L2_MAX_BYTES_PER_SECOND": (10_000, 4_000_000_000),
     "AERO_L2_MAX_BYTES_PER_SECOND_BURST": (65_536, 4_000_000_000),
@@ -239,7 +241,6 @@ def test_all_faults_are_reported_together() -> None:
         ("AERO_L2_MAX_BYTES_PER_CONNECTION", "1"),
         ("AERO_L2_IDLE_TIMEOUT_MS", "1000"),
         ("AERO_L2_CAPTURE_DIR", "/tmp/x"),
-        ("AERO_L2_TCP_CONNECT_TIMEOUT_MS", "5000"),
     ],
 )
 def test_what_is_not_built_refuses_to_start(name: str, value: str) -> None:

@@ -5,10 +5,12 @@ import ctypes
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 
-from netns import messages, seccomp
+from netns import messages, netlink, seccomp
+from netns.spec import SegmentSpec
 from netns.syscalls import Mount, Namespace, mount, setns, unshare
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -38,6 +40,23 @@ def read_memory(pid: int) -> None:
     checked(libc.process_vm_readv(pid, vector, 1, vector, 1, 0))
 
 
+def connection_tracking(netd: socket.socket) -> socket.socket:
+    """The socket of a tunnel's connection tracking, as netd hands it over."""
+    messages.send(netd, messages.Create(1, SegmentSpec()))
+    while True:
+        data, descriptors = messages.receive(netd)
+        if isinstance(messages.decode_answer(data), messages.Made):
+            return socket.socket(fileno=dict(zip(messages.HANDLES, descriptors, strict=True))["flows"])
+
+
+def ask(connection: socket.socket, operation: int, flags: int) -> None:
+    """A request of ctnetlink (linux/nfnetlink_conntrack.h), answered by an error or by what was asked for."""
+    connection.send(struct.pack("=IHHIIBBH", 20, 0x100 | operation, 1 | flags, 1, 0, socket.AF_INET, 0, 0))
+    for kind, payload in netlink.split(connection.recv(65536)):
+        if kind == 2:
+            netlink.raise_error(payload)
+
+
 def main() -> None:
     behind_seccomp, root_file = sys.argv[1] == "seccomp", sys.argv[2]
     control = socket.socket(fileno=int(os.environ["AERO_L2_CONTROL_FD"]))
@@ -46,6 +65,8 @@ def main() -> None:
     messages.receive(netd)  # so that netd is up
     if behind_seccomp:
         seccomp.install()
+    tracking = connection_tracking(netd)
+    tracking.settimeout(5)
     launch, helper = os.getppid(), netd_pid(os.getppid())
     attempts = {
         "write root's file": lambda: open(root_file, "w"),
@@ -74,6 +95,12 @@ def main() -> None:
         "become another user": lambda: os.setuid(1),
         "chroot": lambda: os.chroot("/tmp"),
         "host name": lambda: socket.sethostname("owned"),
+        "list connections": lambda: ask(tracking, 1, 0x300),
+        "forget connections": lambda: ask(tracking, 2, 4),
+        "make a connection": lambda: ask(tracking, 0, 0x404),
+        "other groups": lambda: tracking.setsockopt(270, 1, 7),  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
+        "speak to other processes": lambda: tracking.sendto(bytes(20), (helper, 0)),
+        "read without the filter": lambda: tracking.setsockopt(socket.SOL_SOCKET, 27, bytes(4)),
         "keep capabilities": lambda: checked(libc.prctl(28, 0, 0, 0, 0)),
     }
     if behind_seccomp:

@@ -1,0 +1,27 @@
+"""The part of a tunnel's firewall that is about flows beginning and given up; see `netns.ruleset`. Pure."""
+
+from typing import Final
+
+ABANDONED: Final = 1
+"""Mark of a connection that the guest's side reset before it was open."""
+TCP_EVENTS: Final = "ct event set new,destroy,protoinfo"
+"""What `netns.conntrack` reads: a change of state tells that a connection is closed."""
+UDP_EVENTS: Final = "ct event set new,destroy"
+
+
+def limited(per_second: int) -> str:
+    """A line that drops flows beyond ``per_second`` (0 = no limit); a burst of twice as many passes.
+
+    Only packets without an entry of their own are new: connection tracking knows a SYN that is sent again,
+    and the second datagram of a flow that nobody answers.
+    """
+    if not per_second:
+        return ""
+    over = f"limit rate over {per_second}/second burst {2 * per_second} packets"
+    return f"    ct status & confirmed == 0 {over} counter name limit_new_flows drop\n"
+
+
+def abandoned() -> str:
+    """A line that lets the reset of a connect pass which nobody has answered, and marks its entry."""
+    reset = "tcp flags & (fin | syn | rst) == rst"
+    return f"    {reset} ct status & confirmed != 0 ct mark set {ABANDONED} accept"

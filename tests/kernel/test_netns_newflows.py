@@ -1,0 +1,75 @@
+"""How many flows a tunnel may begin in a second, and connects that its guest gives up, by packets."""
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.packet import Packet
+from support.segment import Segment, segment
+from support.wait import wait_until
+
+from netns.spec import GUEST, NAT_CLIENT, NAT_HOST, SegmentSpec
+
+PUBLIC = "93.184.216.34"
+PRIVATE = "10.1.2.3"
+SPEC = SegmentSpec(
+    special=(IPv4Network("10.0.0.0/8"),), max_tcp_flows=0, max_udp_flows=0, max_new_flows_per_s=1
+)
+BURST = 2
+
+
+def tcp(sport: int, flags: str = "S", seq: int = 1000, dst: str = PUBLIC) -> Packet:
+    return IP(src=str(GUEST), dst=dst) / TCP(sport=sport, dport=80, flags=flags, seq=seq)
+
+
+def udp(sport: int, dst: str = PUBLIC) -> Packet:
+    return IP(src=str(GUEST), dst=dst) / UDP(sport=sport, dport=99) / b"x"
+
+
+def ping(number: int) -> Packet:
+    return IP(src=str(GUEST), dst=PUBLIC) / ICMP(id=number)
+
+
+def dropped(lan: Segment) -> int:
+    return lan.counters()["limit_new_flows"]
+
+
+def test_all_kinds_of_flows_share_the_limit_and_those_beyond_are_dropped_in_silence() -> None:
+    with segment(SPEC, allow_ping=True) as lan:
+        back, left = lan.judge(tcp(1), udp(2), ping(3), udp(4), tcp(5), leaving=BURST)
+        assert (len(left), back, dropped(lan)) == (BURST, [], 5 - BURST)
+        assert wait_until(lambda: lan.judge(tcp(5))[1], "the SYN that is sent again passes")
+
+
+def test_packets_of_flows_that_began_and_denied_ones_use_nothing_up() -> None:
+    with segment(SPEC, allow_ping=True) as lan:
+        lan.judge(*[tcp(sport, dst=PRIVATE) for sport in range(50)], *[udp(9, dst=PRIVATE)] * 50)
+        again = [tcp(1), udp(2)] * 20
+        _, left = lan.judge(*again, leaving=len(again))
+        assert (len(left), dropped(lan)) == (len(again), 0)
+
+
+def test_zero_is_no_limit() -> None:
+    with segment(replace(SPEC, max_new_flows_per_s=0)) as lan:
+        _, left = lan.judge(*map(udp, range(1, 91)), leaving=90)
+        assert (len(left), dropped(lan)) == (90, 0)
+
+
+def test_reset_of_a_connect_that_nobody_answered_passes_and_what_comes_then_counts_nothing() -> None:
+    with segment(replace(SPEC, max_new_flows_per_s=0)) as lan:
+        _, left = lan.judge(tcp(1), leaving=1)
+        _, resets = lan.judge(tcp(1, "R", 1001), leaving=1)
+        assert resets[0][TCP].flags == "R"
+        refusal = TCP(sport=80, dport=left[0].sport, flags="RA", ack=1001)
+        lan.send_from_nat(IP(src=PUBLIC, dst=str(NAT_CLIENT)) / refusal)
+        lan.send_from_nat(IP(src=str(NAT_HOST), dst=str(NAT_CLIENT)) / ICMP(type=3, code=1) / left[0][IP])
+        lan.judge()
+        counters = lan.counters()
+        assert (counters["failed_tcp"], counters["denied_stray"]) == (0, 0)
+
+
+def test_reset_out_of_nowhere_is_refused() -> None:
+    with segment(SPEC) as lan:
+        _, left = lan.judge(tcp(1, "R", 1001), tcp(2, "RA", 1001))
+        counters = lan.counters()
+        assert (left, counters["denied_stray"] + counters["invalid"]) == ([], 2)
