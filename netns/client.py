@@ -11,16 +11,18 @@ import itertools
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, TypeVar
 
 from netns import messages
 from netns.errors import MessageError, NetdUnavailable, SegmentError
 from netns.spec import SegmentSpec
 
 CREATE_TIMEOUT_S = 15.0
+OPEN_TIMEOUT_S = 2.0
+_T = TypeVar("_T")
 _RECEIVES_PER_TURN = 32
 
 
@@ -31,6 +33,8 @@ class SegmentHandles:
     ``tap``: one read or write is one Ethernet frame. ``exit_pipe``: closing it ends the NAT process.
     ``process``: its pidfd, readable once it ended. ``stderr``: what it says. ``dhcp``: UDP 0.0.0.0:67 on
     the LAN, broadcast allowed. ``dns_udp``, ``dns_tcp`` (listening): port 53 of the gateway.
+    ``redirected_udp``, ``redirected_tcp``: the same for DNS that the guest sent elsewhere, -1 where
+    that is not redirected.
     """
 
     id: int
@@ -44,6 +48,8 @@ class SegmentHandles:
     dns_tcp: int
     nat_ready: asyncio.Future[None]
     """Done once the NAT process has opened its TAP; packets for it are lost before, in the kernel."""
+    redirected_udp: int = -1
+    redirected_tcp: int = -1
 
     def close(self) -> None:
         """Close what is open; idempotent. The namespace and its NAT process go with the last descriptor."""
@@ -62,7 +68,7 @@ class NetdClient:
         self._socket: socket.socket | None = None
         self._ids = itertools.count(1)
         self._creating: dict[int, asyncio.Future[SegmentHandles]] = {}
-        self._counting: dict[int, asyncio.Future[dict[str, int] | None]] = {}
+        self._asked: dict[int, asyncio.Future[Any]] = {}
         self._alive: dict[int, SegmentHandles] = {}
         self._unsent: deque[Callable[[socket.socket], None]] = deque()
         self.host_addresses: frozenset[IPv4Address] = frozenset()
@@ -90,12 +96,12 @@ class NetdClient:
         self._unsent.clear()
         self._socket.close()
         self._socket = None
-        waiting: list[asyncio.Future[Any]] = [*self._creating.values(), *self._counting.values()]
+        waiting: list[asyncio.Future[Any]] = [*self._creating.values(), *self._asked.values()]
         for future in waiting:
             if not future.done():
                 future.set_exception(NetdUnavailable(reason))
         self._creating.clear()
-        self._counting.clear()
+        self._asked.clear()
         for identifier in self._alive:
             self._nat_ready(identifier)  # nobody is left to say so
 
@@ -131,15 +137,32 @@ class NetdClient:
         Raises NetdUnavailable.
         """
         number = next(self._ids)
-        future: asyncio.Future[dict[str, int] | None] = asyncio.get_running_loop().create_future()
-        self._counting[number] = future
+        answer: asyncio.Future[dict[str, int] | None] = asyncio.get_running_loop().create_future()
+        return await self._ask(messages.ReadCounters(handles.id, number), number, answer, CREATE_TIMEOUT_S)
+
+    async def open_addresses(
+        self, handles: SegmentHandles, openings: Sequence[tuple[IPv4Address, int]]
+    ) -> bool:
+        """Have each address within reach for so many seconds from now on; False if that cannot be done.
+
+        At most `messages.MAX_OPENINGS` different ones. Raises NetdUnavailable.
+        """
+        number = next(self._ids)
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        request = messages.OpenAddresses(handles.id, number, tuple(openings))
+        return await self._ask(request, number, answer, OPEN_TIMEOUT_S)
+
+    async def _ask(
+        self, request: messages.Request, number: int, answer: asyncio.Future[_T], timeout_s: float
+    ) -> _T:
+        self._asked[number] = answer
         try:
-            self._send(messages.ReadCounters(handles.id, number))
-            return await asyncio.wait_for(future, CREATE_TIMEOUT_S)
+            self._send(request)
+            return await asyncio.wait_for(answer, timeout_s)
         except TimeoutError as error:
             raise NetdUnavailable("the network helper did not answer") from error
         finally:
-            self._counting.pop(number, None)
+            self._asked.pop(number, None)
 
     def _post_release(self, identifier: int) -> None:
         self._post(functools.partial(messages.send, message=messages.Release(identifier)))
@@ -224,18 +247,26 @@ class NetdClient:
             case messages.Failed(id, reason):
                 self._fail(id, reason)
             case messages.Counted(_, request, counters):
-                waiting = self._counting.get(request)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(counters)
+                self._answered(request, counters)
+            case messages.Opened(_, request, done):
+                self._answered(request, done)
             case messages.HostAddresses(addresses):
                 self.host_addresses = addresses
 
+    def _answered(self, request: int, result: object) -> None:
+        waiting = self._asked.get(request)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(result)
+
     def _made(self, identifier: int, descriptors: list[int]) -> None:
         future = self._creating.get(identifier)
-        if len(descriptors) != len(messages.HANDLES) or future is None or future.done():
+        names: tuple[str, ...] = messages.HANDLES
+        if len(descriptors) > len(names):
+            names += messages.REDIRECT_HANDLES
+        if len(descriptors) != len(names) or future is None or future.done():
             messages.close_all(descriptors)  # nobody waits any more; `create` has sent its release
             return
-        opened = dict(zip(messages.HANDLES, descriptors, strict=True))
+        opened = dict(zip(names, descriptors, strict=True))
         handles = SegmentHandles(identifier, nat_ready=future.get_loop().create_future(), **opened)
         self._alive[identifier] = handles
         del self._creating[identifier]

@@ -6,13 +6,15 @@ Server to netd:
     adopt    id  [netns]          take over a namespace that an earlier netd made; not answered
     release  id                   forget it; not answered
     counters id, request          answered by counted
+    open     id, request, openings ([address, seconds], …)  answered by opened
 
 netd to server:
 
-    made     id  [HANDLES]        descriptors in the order of `HANDLES`
+    made     id  [HANDLES]        descriptors in the order of `HANDLES`, or `REDIRECT_HANDLES` behind
     ready    id                   its NAT process has opened the TAP; after made
     failed   id, reason           everything is undone
     counted  id, request, counters (name → packets, or null where it is not known)
+    opened   id, request, done    the addresses are within reach for so long, or nothing has changed
     host     addresses            the host's IPv4 addresses, at start and at each change
 
 Both sides check every field. Ids are chosen by the server, 1..2**53.
@@ -33,6 +35,9 @@ from netns.spec import SegmentSpec
 MAX_MESSAGE = 65_536
 MAX_DESCRIPTORS = 16
 HANDLES = ("netns", "tap", "exit_pipe", "process", "stderr", "dhcp", "dns_udp", "dns_tcp")
+REDIRECT_HANDLES = ("redirected_udp", "redirected_tcp")
+MAX_OPENINGS = 256
+MAX_OPEN_S = 2**32
 _MAX_ID = 2**53
 _MAX_REASON = 500
 
@@ -60,6 +65,15 @@ class ReadCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenAddresses:
+    """Have each address within reach for so many seconds from now on, instead of what was said before."""
+
+    id: int
+    request: int
+    openings: tuple[tuple[IPv4Address, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     id: int
 
@@ -83,12 +97,19 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    id: int
+    request: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HostAddresses:
     addresses: frozenset[IPv4Address]
 
 
-Request = Create | Adopt | Release | ReadCounters
-Answer = Made | NatReady | Failed | Counted | HostAddresses
+Request = Create | Adopt | Release | ReadCounters | OpenAddresses
+Answer = Made | NatReady | Failed | Counted | Opened | HostAddresses
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -102,6 +123,9 @@ def encode(message: Request | Answer) -> bytes:
             fields = {"op": "release", "id": id}
         case ReadCounters(id, request):
             fields = {"op": "counters", "id": id, "request": request}
+        case OpenAddresses(id, request, openings):
+            listed = [[str(address), seconds] for address, seconds in openings]
+            fields = {"op": "open", "id": id, "request": request, "openings": listed}
         case Made(id):
             fields = {"op": "made", "id": id}
         case NatReady(id):
@@ -110,6 +134,8 @@ def encode(message: Request | Answer) -> bytes:
             fields = {"op": "failed", "id": id, "reason": reason[:_MAX_REASON]}
         case Counted(id, request, counters):
             fields = {"op": "counted", "id": id, "request": request, "counters": counters}
+        case Opened(id, request, done):
+            fields = {"op": "opened", "id": id, "request": request, "done": done}
         case HostAddresses(addresses):
             fields = {"op": "host", "addresses": [str(address) for address in sorted(addresses)]}
     encoded = json.dumps(fields, separators=(",", ":")).encode()
@@ -129,6 +155,8 @@ def decode_request(data: bytes) -> Request:
             return Release(_identifier(id))
         case {"op": "counters", "id": id, "request": request, **rest} if not rest:
             return ReadCounters(_identifier(id), _identifier(request))
+        case {"op": "open", "id": id, "request": request, "openings": list(openings), **rest} if not rest:
+            return OpenAddresses(_identifier(id), _identifier(request), _openings(openings))
     raise MessageError("unknown request")
 
 
@@ -143,6 +171,8 @@ def decode_answer(data: bytes) -> Answer:
             return Failed(_identifier(id), reason[:_MAX_REASON])
         case {"op": "counted", "id": id, "request": request, "counters": counters, **rest} if not rest:
             return Counted(_identifier(id), _identifier(request), _counters(counters))
+        case {"op": "opened", "id": id, "request": request, "done": bool(done), **rest} if not rest:
+            return Opened(_identifier(id), _identifier(request), done)
         case {"op": "host", "addresses": list(addresses), **rest} if not rest:
             return HostAddresses(_addresses(addresses))
     raise MessageError("unknown answer")
@@ -209,6 +239,21 @@ def _counters(value: Any) -> dict[str, int] | None:
     if type(value) is not dict or not all(type(packets) is int for packets in value.values()):
         raise MessageError("not counters")
     return value
+
+
+def _openings(values: list[Any]) -> tuple[tuple[IPv4Address, int], ...]:
+    if not 1 <= len(values) <= MAX_OPENINGS:
+        raise MessageError(f"{len(values)} addresses to open")
+    openings = {}
+    for value in values:
+        match value:
+            case [str(address), int(seconds)] if type(seconds) is int and 1 <= seconds <= MAX_OPEN_S:
+                openings.update(dict.fromkeys(_addresses([address]), seconds))
+            case _:
+                raise MessageError("not an address and seconds")
+    if len(openings) != len(values):
+        raise MessageError("an address to open twice")
+    return tuple(openings.items())
 
 
 def _addresses(values: list[Any]) -> frozenset[IPv4Address]:

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from queue import Empty, SimpleQueue
 
 from netns import link, messages
@@ -117,6 +117,8 @@ class Netd:
                 self._release(id)
             case messages.ReadCounters(id, number):
                 self._tell(messages.Counted(id, number, self._read_counters(id)))
+            case messages.OpenAddresses(id, number, openings):
+                self._tell(messages.Opened(id, number, self._open(id, openings)))
 
     def _known(self, identifier: int) -> bool:
         return identifier in self._segments or identifier in self._making
@@ -186,7 +188,8 @@ class Netd:
             pidfd = self._children.watch(nat.pid, os.dup(nat.ready), deadline, ready)
             self._segments[identifier] = segment
             handles = {**nat.handles, "process": pidfd}
-            self._tell(messages.Made(identifier), [handles[name] for name in messages.HANDLES])
+            names = messages.HANDLES + (messages.REDIRECT_HANDLES if spec.redirect_dns else ())
+            self._tell(messages.Made(identifier), [handles[name] for name in names])
         segment.handed_over()
 
     def _nat_ready(self, identifier: int, segment: Segment) -> None:
@@ -240,6 +243,17 @@ class Netd:
         except OSError as error:
             log(f"cannot read the counters of tunnel {identifier}: {error}")
             return None
+
+    def _open(self, identifier: int, openings: Sequence[tuple[IPv4Address, int]]) -> bool:
+        segment = self._segments.get(identifier)
+        if segment is None or segment.adopting:
+            return False
+        try:
+            segment.open_addresses(openings)
+        except OSError as error:
+            log(f"cannot open addresses in tunnel {identifier}: {error}")
+            return False
+        return True
 
     def _sync_all(self) -> None:
         """Bring every tunnel up to date with what is the host; nothing happens where that is so."""

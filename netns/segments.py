@@ -3,9 +3,9 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from netns import nftables
 from netns.namespace import Interior
@@ -35,6 +35,11 @@ class Segment:
         with self._netlink() as netlink:
             return nftables.read_counters(netlink)
 
+    def open_addresses(self, openings: Iterable[tuple[IPv4Address, int]]) -> None:
+        """Have each address within reach for so many seconds; nothing changes on error. Raises OSError."""
+        with self._netlink() as netlink:
+            nftables.open_addresses(netlink, openings)
+
     def adopt(self, hosts: frozenset[IPv4Network]) -> None:
         """On a thread inside the namespace: open what an earlier netd had, with today's ``hosts``."""
         self.interior.netlink = nftables.open_netlink().detach()
@@ -44,8 +49,9 @@ class Segment:
 
     def handed_over(self) -> None:
         """Close what only the server needs from now on."""
-        for name in ("tap", "dhcp", "dns_udp", "dns_tcp"):
-            os.close(getattr(self.interior, name))
+        for name in ("tap", "dhcp", "dns_udp", "dns_tcp", "redirected_udp", "redirected_tcp"):
+            if getattr(self.interior, name) >= 0:
+                os.close(getattr(self.interior, name))
             setattr(self.interior, name, -1)
 
     @contextlib.contextmanager
@@ -89,6 +95,8 @@ def start_nat(
         "dhcp": interior.dhcp,
         "dns_udp": interior.dns_udp,
         "dns_tcp": interior.dns_tcp,
+        "redirected_udp": interior.redirected_udp,
+        "redirected_tcp": interior.redirected_tcp,
     }
     return NatProcess(pid, ready_read, handles)
 

@@ -25,6 +25,8 @@ NAT_HOST_MAC = "52:55:0a:00:03:02"
 NAT_CLIENT = IPv4Address("10.0.3.100")
 NAT_CLIENT_MAC = "52:55:0a:00:03:64"
 LOOPBACK = IPv4Address("127.0.0.1")
+REDIRECTED_DNS_PORT = 1053
+"""Of the gateway, for DNS that the guest sent elsewhere; nobody can dial it."""
 
 MAX_PREFIXES = 512
 MAX_PORT_RANGES = 256
@@ -75,7 +77,8 @@ class SegmentSpec:
     Destinations are judged by ``denied`` prefixes first, then by ``allowed`` ones, which are exceptions from
     what follows: the host's own addresses and ``special`` prefixes. The NAT's network and loopback are
     refused whatever they say. Ports have to be among the allowed and not among the denied ones. Limits are
-    flows at a time, 0 = none.
+    flows at a time, 0 = none. ``only_named``: only addresses that DNS has handed out are within reach;
+    ``redirect_dns``: DNS to any other server comes to the gateway, encrypted DNS is refused.
     """
 
     denied: tuple[IPv4Network, ...] = ()
@@ -89,6 +92,8 @@ class SegmentSpec:
     max_tcp_flows: int = 1024
     max_udp_flows: int = 256
     udp_idle_s: int = 60
+    only_named: bool = False
+    redirect_dns: bool = False
 
     def __post_init__(self) -> None:
         prefixes = max(len(self.denied), len(self.allowed), len(self.special))
@@ -126,6 +131,8 @@ class SegmentSpec:
             "max_tcp_flows": self.max_tcp_flows,
             "max_udp_flows": self.max_udp_flows,
             "udp_idle_s": self.udp_idle_s,
+            "only_named": self.only_named,
+            "redirect_dns": self.redirect_dns,
         }
 
     @classmethod
@@ -146,6 +153,8 @@ class SegmentSpec:
                 max_tcp_flows=_integer(fields["max_tcp_flows"]),
                 max_udp_flows=_integer(fields["max_udp_flows"]),
                 udp_idle_s=_integer(fields["udp_idle_s"]),
+                only_named=_boolean(fields["only_named"]),
+                redirect_dns=_boolean(fields["redirect_dns"]),
             )
         except (AddressValueError, ValueError, TypeError) as error:
             raise MessageError(f"segment: {error}") from error
@@ -168,6 +177,12 @@ def _within(what: str, value: int, low: int, high: int) -> int:
 def _integer(value: Any) -> int:
     if type(value) is not int:
         raise MessageError(f"not a whole number: {value!r}")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise MessageError(f"neither true nor false: {value!r}")
     return value
 
 

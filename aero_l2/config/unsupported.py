@@ -12,8 +12,6 @@ from aero_l2.config import values
 
 # Set to anything: refused.
 _WHEN_NOT_BLANK: Final = (
-    "AERO_L2_ALLOWED_DOMAINS",
-    "AERO_L2_BLOCKED_DOMAINS",
     "AERO_L2_CAPTURE_DIR",
     "AERO_L2_TCP_CONNECT_TIMEOUT_MS",
 )
