@@ -53,7 +53,7 @@ class SegmentHandles:
 
     def close(self) -> None:
         """Close what is open; idempotent. The namespace and its NAT process go with the last descriptor."""
-        for name in messages.HANDLES:
+        for name in messages.HANDLES + messages.REDIRECT_HANDLES:
             fd = getattr(self, name)
             setattr(self, name, -1)
             if fd >= 0:

@@ -33,9 +33,7 @@ Config = Annotated[
 
 @app.command("explain")
 def explain_(
-    destination: Annotated[
-        str, typer.Argument(metavar="DEST[:PORT]", help="What a guest would dial, by address or name.")
-    ],
+    destination: Annotated[str, typer.Argument(metavar="DEST[:PORT]", help="What a guest would dial.")],
     udp: Annotated[bool, typer.Option("--udp", help="A UDP port instead of a TCP port.")] = False,
     ping: Annotated[bool, typer.Option("--ping", help="An echo request, which has no port.")] = False,
     config: Config = None,

@@ -24,6 +24,8 @@ from netns.messages import (
     HostAddresses,
     Made,
     NatReady,
+    OpenAddresses,
+    Opened,
     ReadCounters,
     Release,
     decode_answer,
@@ -59,6 +61,8 @@ SPECS = st.builds(
     max_tcp_flows=st.integers(0, 1_000_000),
     max_udp_flows=st.integers(0, 1_000_000),
     udp_idle_s=st.integers(1, 86400),
+    only_named=st.booleans(),
+    redirect_dns=st.booleans(),
 )
 SPECIAL = EgressPolicy().special_networks
 IDS = st.integers(1, 2**53)
@@ -69,7 +73,19 @@ JSON = st.recursive(
 )
 
 
-@given(st.one_of(st.builds(Create, IDS, SPECS), st.builds(Adopt, IDS), st.builds(Release, IDS)))
+OPENINGS = st.dictionaries(UNICAST, st.integers(1, 2**32), min_size=1, max_size=9).map(
+    lambda found: tuple(found.items())
+)
+
+
+@given(
+    st.one_of(
+        st.builds(Create, IDS, SPECS),
+        st.builds(Adopt, IDS),
+        st.builds(Release, IDS),
+        st.builds(OpenAddresses, IDS, IDS, OPENINGS),
+    )
+)
 def test_requests_survive_the_wire(request: Any) -> None:
     assert decode_request(encode(request)) == request
 
@@ -79,6 +95,8 @@ def test_requests_survive_the_wire(request: Any) -> None:
     [
         Made(7),
         NatReady(7),
+        Opened(7, 8, True),
+        Opened(7, 8, False),
         Failed(7, "no permission on /dev/net/tun"),
         Counted(7, 8, {"denied_host": 3}),
         Counted(7, 8, None),
