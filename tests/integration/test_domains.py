@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -12,11 +14,12 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 from dns.message import Message
+from scapy.layers.inet import IP, UDP
 from support import addresses as at
 from support.nsguest import NamespaceGuest, ns_guest
 from support.proxy import Proxy, RunAs, run_proxy
 from support.rawguest import RawGuest, raw_guest
-from support.wait import until
+from support.wait import retry, until
 from support.world import World
 
 ELSEWHERE = "8.8.8.8"  # no such server in the test's internet
@@ -194,3 +197,63 @@ async def test_block_list_alone_denies_names_and_no_addresses(blocking: Proxy) -
         assert addresses_in(await ask(guest, "cdn.example.test", server=ELSEWHERE)) == [at.CDN]
         assert addresses_in(await ask(guest, "alias.example.test")) == [at.WEB]  # the asked name is judged
         assert await guest.try_tcp(at.WEB, at.HTTP_PORT) == "answered"
+
+
+async def test_counters_tell_what_was_sent(allowing: Proxy) -> None:
+    """Names and packets denied, questions asked and failed, compared with what this guest sends."""
+    names = ("policy_denied", "dns_queries", "dns_fail")
+
+    def counters() -> dict[str, float]:
+        return {name: allowing.metric(f"l2_{name}_total") for name in names}
+
+    before = counters()
+    async with raw_guest(allowing) as guest:
+        for name in ("web.allowed.test", "static.lan", "nothing.allowed.test", "com", "web.example.test"):
+            await ask(guest, name)
+        await ask(guest, "secret.allowed.test", server=ELSEWHERE)
+        for address, port in ((at.CDN, 80), (at.CDN, 853), (at.PRIVATE_SITE, 80), (at.WEB, 25)):
+            assert await guest.try_tcp(address, port) == "reset"
+    moved = {name: value - before[name] for name, value in counters().items()}
+    assert moved == {"policy_denied": 3 + 4, "dns_queries": 6, "dns_fail": 1}
+
+
+async def test_without_netd_names_are_servfail_and_nothing_hangs(world: World, proxy_as: RunAs) -> None:
+    """Stopped, killed, and back: what was opened stays open, and what was not is SERVFAIL meanwhile."""
+    with run_proxy(world, proxy_as, {"AERO_L2_ALLOWED_DOMAINS": "allowed.test,example.test"}) as proxy:
+        async with raw_guest(proxy) as guest:
+            assert addresses_in(await ask(guest, "web.allowed.test")) == [at.WEB]
+            await guest.echo(b"open")
+            os.kill(netd := proxy.one("netd"), signal.SIGSTOP)
+            start = time.monotonic()
+            query = dns.message.make_query("cdn.example.test", "A", id=next(_ids)).to_wire()
+            answer = dns.message.from_wire(await guest.udp(at.GATEWAY, 53, query, again_s=30))
+            assert answer.rcode() == dns.rcode.SERVFAIL
+            assert time.monotonic() - start < 10
+            assert addresses_in(await ask(guest, "web.allowed.test")) == [at.WEB]  # promised already
+            assert await guest.try_tcp(at.CDN, at.HTTP_PORT) == "reset"
+            proxy.kill(netd)
+
+            async def asked_again() -> bool | None:
+                answer = await ask(guest, "cdn.example.test")
+                assert answer.rcode() in (dns.rcode.SERVFAIL, dns.rcode.NOERROR)
+                return addresses_in(answer) == [at.CDN] or None
+
+            await retry(asked_again, "the new netd opens addresses", 30)
+            assert await guest.try_tcp(at.CDN, at.HTTP_PORT) == "answered"
+            assert await guest.try_tcp(at.WEB, at.HTTP_PORT) == "answered"
+            assert await guest.try_tcp(at.NAMESERVER, 53000) == "reset"
+
+
+@pytest.mark.slow
+async def test_guest_that_asks_thousands_of_names_costs_no_more_than_its_share(allowing: Proxy) -> None:
+    """Every name has an address of its own; another tunnel's questions are answered meanwhile."""
+    async with raw_guest(allowing) as guest, raw_guest(allowing) as other:
+        for start in range(0, 3000, 100):
+            for number in range(start, start + 100):
+                query = dns.message.make_query(f"n{number}.many.allowed.test", "A", id=number)
+                to_gateway = IP(src=at.GUEST, dst=at.GATEWAY) / UDP(sport=30000, dport=53)
+                await guest.send(to_gateway / query.to_wire())
+            assert addresses_in(await ask(other, "web.allowed.test")) == [at.WEB]
+        await other.echo(b"works")
+        assert other.tunnel.is_open
+        assert guest.tunnel.is_open

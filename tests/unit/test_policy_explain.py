@@ -121,6 +121,6 @@ def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
 def test_recipes_of_the_document_are_accepted() -> None:
     text = (Path(__file__).parents[2] / "docs/policy.md").read_text()
     recipes = [re.findall(r"^export (\S+?)=(\S+)", block, re.MULTILINE) for block in text.split("```sh")]
-    assert len([recipe for recipe in recipes if recipe]) == 5
+    assert len([recipe for recipe in recipes if recipe]) == 6
     for recipe in recipes:
         assert load(KEY | dict(recipe)).warnings == ()
