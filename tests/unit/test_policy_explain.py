@@ -104,7 +104,7 @@ def test_command_line(arguments: list[str], status: int, said: str) -> None:
 def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
     config = tmp_path / "aero-l2.toml"
     config.write_text(
-        'allowed_cidrs = ["192.168.50.0/24"]\nallowed_tcp_ports = [443]\n'
+        'allowed_cidrs = ["192.168.50.0/24"]\nallowed_tcp_ports = [443]\nallowed_domains = ["a.test"]\n'
         'tcp_forward = ["10.0.2.2:443=127.0.0.1:1", "10.0.2.2:80=files.lan:1"]'
     )
     done = CliRunner().invoke(app, ["policy", "show", "--config", str(config)], env=KEY)
@@ -113,6 +113,9 @@ def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
         "set allowed4 { type ipv4_addr; flags interval; elements = { 192.168.50.0/24 }; }",
         "proto-dst != { 443-443 } counter name denied_port",
         "ip daddr 10.0.2.2 tcp dport 443 dnat ip to 10.0.3.2:1",
+        "ip daddr != @named4 counter name denied_name goto refuse",
+        "th dport 53 dnat ip to 10.0.2.2:1053",
+        "th dport 853 counter name denied_encrypted_dns goto refuse",
         "# tcp 10.0.2.2:80 goes to files.lan:1, which is looked up for each tunnel",
     ):
         assert expected in done.output
