@@ -77,6 +77,7 @@ async def test_other_tunnels_do_not_get_the_address_opened(allowing: Proxy) -> N
 
 @pytest.mark.parametrize("name", ["web.example.test", "allowed.test.example.test", "notallowed.test", "com"])
 async def test_names_of_no_allowed_domain_are_nxdomain_and_open_nothing(allowing: Proxy, name: str) -> None:
+    allowing.wait_settled()
     async with raw_guest(allowing) as guest:
         denied, failed = (allowing.metric(f"l2_{what}_total") for what in ("policy_denied", "dns_fail"))
         answer = await ask(guest, name)
@@ -206,6 +207,7 @@ async def test_counters_tell_what_was_sent(allowing: Proxy) -> None:
     def counters() -> dict[str, float]:
         return {name: allowing.metric(f"l2_{name}_total") for name in names}
 
+    allowing.wait_settled()
     before = counters()
     async with raw_guest(allowing) as guest:
         for name in ("web.allowed.test", "static.lan", "nothing.allowed.test", "com", "web.example.test"):
