@@ -16,8 +16,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from netns import link, messages
 from netns.children import Children
@@ -36,6 +37,7 @@ READY_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 2.0
 MAX_IN_FLIGHT = 1024
 MAX_SEGMENTS = 65_536
+_T = TypeVar("_T")
 
 
 class Netd:
@@ -116,9 +118,11 @@ class Netd:
             case Release(id):
                 self._release(id)
             case messages.ReadCounters(id, number):
-                self._tell(messages.Counted(id, number, self._read_counters(id)))
+                counters = self._inside(id, "read the counters of", Segment.counters)
+                self._tell(messages.Counted(id, number, counters))
             case messages.OpenAddresses(id, number, openings):
-                self._tell(messages.Opened(id, number, self._open(id, openings)))
+                done = self._inside(id, "open addresses in", lambda s: s.open_addresses(openings))
+                self._tell(messages.Opened(id, number, done is True))
 
     def _known(self, identifier: int) -> bool:
         return identifier in self._segments or identifier in self._making
@@ -234,26 +238,16 @@ class Netd:
         if error is not None and not released:
             del self._segments[identifier]
 
-    def _read_counters(self, identifier: int) -> dict[str, int] | None:
+    def _inside(self, identifier: int, what: str, act: Callable[[Segment], _T]) -> _T | None:
+        """Do something with a namespace that is ours; None where it is not, or where that fails."""
         segment = self._segments.get(identifier)
         if segment is None or segment.adopting:
             return None
         try:
-            return segment.counters()
+            return act(segment)
         except OSError as error:
-            log(f"cannot read the counters of tunnel {identifier}: {error}")
+            log(f"cannot {what} tunnel {identifier}: {error}")
             return None
-
-    def _open(self, identifier: int, openings: Sequence[tuple[IPv4Address, int]]) -> bool:
-        segment = self._segments.get(identifier)
-        if segment is None or segment.adopting:
-            return False
-        try:
-            segment.open_addresses(openings)
-        except OSError as error:
-            log(f"cannot open addresses in tunnel {identifier}: {error}")
-            return False
-        return True
 
     def _sync_all(self) -> None:
         """Bring every tunnel up to date with what is the host; nothing happens where that is so."""

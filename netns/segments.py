@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
 
 from netns import nftables
 from netns.namespace import Interior
@@ -35,10 +36,11 @@ class Segment:
         with self._netlink() as netlink:
             return nftables.read_counters(netlink)
 
-    def open_addresses(self, openings: Iterable[tuple[IPv4Address, int]]) -> None:
+    def open_addresses(self, openings: Iterable[tuple[IPv4Address, int]]) -> Literal[True]:
         """Have each address within reach for so many seconds; nothing changes on error. Raises OSError."""
         with self._netlink() as netlink:
             nftables.open_addresses(netlink, openings)
+        return True
 
     def adopt(self, hosts: frozenset[IPv4Network]) -> None:
         """On a thread inside the namespace: open what an earlier netd had, with today's ``hosts``."""

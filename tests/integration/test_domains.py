@@ -215,6 +215,7 @@ async def test_counters_tell_what_was_sent(allowing: Proxy) -> None:
         await ask(guest, "secret.allowed.test", server=ELSEWHERE)
         for address, port in ((at.CDN, 80), (at.CDN, 853), (at.PRIVATE_SITE, 80), (at.WEB, 25)):
             assert await guest.try_tcp(address, port) == "reset"
+    allowing.wait_settled()
     moved = {name: value - before[name] for name, value in counters().items()}
     assert moved == {"policy_denied": 3 + 4, "dns_queries": 6, "dns_fail": 1}
 

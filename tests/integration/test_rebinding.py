@@ -45,6 +45,7 @@ async def attack(proxy: Proxy) -> None:
             assert await guest.try_tcp(address, at.SERVICE_PORT) == "reset"
             assert await guest.try_udp(address, at.SERVICE_PORT) == "prohibited"
         assert await guest.try_tcp(at.WEB, at.HTTP_PORT) == "answered"
+    proxy.wait_settled()
     assert len(private_site(proxy)) == reached
     assert proxy.metric("l2_policy_denied_total") == denied + 6
 
