@@ -31,6 +31,7 @@ from aero_l2.door.server import DoorServer, serve
 from aero_l2.errors import ConfigError
 from aero_l2.observe import log
 from aero_l2.observe.metrics import Metrics
+from aero_l2.policy.domains import DomainLists
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.quota.files import LEAST_FILES, FileBudget, file_budget
 from aero_l2.services.dns.resolver import Resolver, ResolverSettings
@@ -146,6 +147,7 @@ def segment_maker(settings: Settings, netd: NetdClient, metrics: Metrics) -> Seg
             servers=settings.dns_servers,
             private_names=settings.allow_private_ips,
             max_cache_entries=settings.max_dns_cache_entries,
+            domains=DomainLists.of(settings),
         )
     )
     return SegmentMaker(netd, segment_spec(settings), settings.forwards, policy, resolver, metrics)
@@ -197,7 +199,12 @@ def raise_file_limit(settings: Settings) -> FileBudget:
         raise LaunchError(
             f"{hard} file descriptors are too few: at least {LEAST_FILES} are needed (LimitNOFILE, ulimit -n)"
         )
-    budget = file_budget(hard, settings.max_connections, settings.max_pending_dns)
+    budget = file_budget(
+        hard,
+        settings.max_connections,
+        settings.max_pending_dns,
+        redirects_dns=DomainLists.of(settings).own_dns,
+    )
     if budget.tunnels != settings.max_connections:
         _log.warning(
             "file descriptors limit the tunnels, raise LimitNOFILE (ulimit -n) for more",

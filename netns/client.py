@@ -8,53 +8,21 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import os
 import socket
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
-from netns import messages
+from netns import files, messages
 from netns.errors import MessageError, NetdUnavailable, SegmentError
+from netns.handles import SegmentHandles
 from netns.spec import SegmentSpec
 
 CREATE_TIMEOUT_S = 15.0
+OPEN_TIMEOUT_S = 2.0
+_T = TypeVar("_T")
 _RECEIVES_PER_TURN = 32
-_Answered = TypeVar("_Answered")
-
-
-@dataclass(slots=True)
-class SegmentHandles:
-    """File descriptors of one tunnel's namespace, owned, close-on-exec; all but ``netns`` non-blocking.
-
-    ``tap``: one read or write is one Ethernet frame. ``exit_pipe``: closing it ends the NAT process.
-    ``process``: its pidfd, readable once it ended. ``stderr``: what it says. ``dhcp``: UDP 0.0.0.0:67 on
-    the LAN, broadcast allowed. ``dns_udp``, ``dns_tcp`` (listening): port 53 of the gateway. ``flows``:
-    events of its connection tracking (`netns.conntrack`).
-    """
-
-    id: int
-    netns: int
-    tap: int
-    exit_pipe: int
-    process: int
-    stderr: int
-    dhcp: int
-    dns_udp: int
-    dns_tcp: int
-    flows: int
-    nat_ready: asyncio.Future[None]
-    """Done once the NAT process has opened its TAP; packets for it are lost before, in the kernel."""
-
-    def close(self) -> None:
-        """Close what is open; idempotent. The namespace and its NAT process go with the last descriptor."""
-        for name in messages.HANDLES:
-            fd = getattr(self, name)
-            setattr(self, name, -1)
-            if fd >= 0:
-                os.close(fd)
 
 
 class NetdClient:
@@ -65,8 +33,7 @@ class NetdClient:
         self._socket: socket.socket | None = None
         self._ids = itertools.count(1)
         self._creating: dict[int, asyncio.Future[SegmentHandles]] = {}
-        self._counting: dict[int, asyncio.Future[dict[str, int] | None]] = {}
-        self._listing: dict[int, asyncio.Future[bytes | None]] = {}
+        self._asked: dict[int, asyncio.Future[Any]] = {}
         self._alive: dict[int, SegmentHandles] = {}
         self._unsent: deque[Callable[[socket.socket], None]] = deque()
         self.host_addresses: frozenset[IPv4Address] = frozenset()
@@ -94,14 +61,12 @@ class NetdClient:
         self._unsent.clear()
         self._socket.close()
         self._socket = None
-        waiting: list[asyncio.Future[Any]] = [*self._creating.values(), *self._counting.values()]
-        waiting += self._listing.values()
+        waiting: list[asyncio.Future[Any]] = [*self._creating.values(), *self._asked.values()]
         for future in waiting:
             if not future.done():
                 future.set_exception(NetdUnavailable(reason))
         self._creating.clear()
-        self._counting.clear()
-        self._listing.clear()
+        self._asked.clear()
         for identifier in self._alive:
             self._nat_ready(identifier)  # nobody is left to say so
 
@@ -136,28 +101,42 @@ class NetdClient:
 
         Raises NetdUnavailable.
         """
-        return await self._ask(self._counting, functools.partial(messages.ReadCounters, handles.id))
+        number = next(self._ids)
+        answer: asyncio.Future[dict[str, int] | None] = asyncio.get_running_loop().create_future()
+        return await self._ask(messages.ReadCounters(handles.id, number), number, answer, CREATE_TIMEOUT_S)
 
     async def flows(self, handles: SegmentHandles) -> bytes | None:
         """The active flows (`netns.conntrack.unpack`), None where netd does not know them.
 
         Raises NetdUnavailable.
         """
-        return await self._ask(self._listing, functools.partial(messages.ListFlows, handles.id))
+        number = next(self._ids)
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        return await self._ask(messages.ListFlows(handles.id, number), number, answer, CREATE_TIMEOUT_S)
+
+    async def open_addresses(
+        self, handles: SegmentHandles, openings: Sequence[tuple[IPv4Address, int]]
+    ) -> bool:
+        """Have each address within reach for so many seconds from now on; False if that cannot be done.
+
+        At most `messages.MAX_OPENINGS` different ones. Raises NetdUnavailable.
+        """
+        number = next(self._ids)
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        request = messages.OpenAddresses(handles.id, number, tuple(openings))
+        return await self._ask(request, number, answer, OPEN_TIMEOUT_S)
 
     async def _ask(
-        self, waiting: dict[int, asyncio.Future[_Answered]], request: Callable[[int], messages.Request]
-    ) -> _Answered:
-        number = next(self._ids)
-        future: asyncio.Future[_Answered] = asyncio.get_running_loop().create_future()
-        waiting[number] = future
+        self, request: messages.Request, number: int, answer: asyncio.Future[_T], timeout_s: float
+    ) -> _T:
+        self._asked[number] = answer
         try:
-            self._send(request(number))
-            return await asyncio.wait_for(future, CREATE_TIMEOUT_S)
+            self._send(request)
+            return await asyncio.wait_for(answer, timeout_s)
         except TimeoutError as error:
             raise NetdUnavailable("the network helper did not answer") from error
         finally:
-            waiting.pop(number, None)
+            self._asked.pop(number, None)
 
     def _post_release(self, identifier: int) -> None:
         self._post(functools.partial(messages.send, message=messages.Release(identifier)))
@@ -231,7 +210,7 @@ class NetdClient:
         try:
             answer = messages.decode_answer(data)
         except MessageError as error:
-            messages.close_all(descriptors)
+            files.close_all(descriptors)
             self._log(f"the network helper sent nonsense: {error}")
             return
         match answer:
@@ -242,18 +221,28 @@ class NetdClient:
             case messages.Failed(id, reason):
                 self._fail(id, reason)
             case messages.Counted(_, request, counters):
-                _resolve(self._counting.get(request), counters)
+                self._answered(request, counters)
             case messages.Listed(_, request):
-                _resolve(self._listing.get(request), messages.contents(descriptors))
+                self._answered(request, files.contents(descriptors))
+            case messages.Opened(_, request, done):
+                self._answered(request, done)
             case messages.HostAddresses(addresses):
                 self.host_addresses = addresses
 
+    def _answered(self, request: int, result: object) -> None:
+        waiting = self._asked.get(request)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(result)
+
     def _made(self, identifier: int, descriptors: list[int]) -> None:
         future = self._creating.get(identifier)
-        if len(descriptors) != len(messages.HANDLES) or future is None or future.done():
-            messages.close_all(descriptors)  # nobody waits any more; `create` has sent its release
+        names: tuple[str, ...] = messages.HANDLES
+        if len(descriptors) > len(names):
+            names += messages.REDIRECT_HANDLES
+        if len(descriptors) != len(names) or future is None or future.done():
+            files.close_all(descriptors)  # nobody waits any more; `create` has sent its release
             return
-        opened = dict(zip(messages.HANDLES, descriptors, strict=True))
+        opened = dict(zip(names, descriptors, strict=True))
         handles = SegmentHandles(identifier, nat_ready=future.get_loop().create_future(), **opened)
         self._alive[identifier] = handles
         del self._creating[identifier]
@@ -268,11 +257,6 @@ class NetdClient:
         future = self._creating.pop(identifier, None)
         if future is not None and not future.done():
             future.set_exception(SegmentError(reason))
-
-
-def _resolve(waiting: asyncio.Future[_Answered] | None, answer: _Answered) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(answer)
 
 
 def _adopt(handles: SegmentHandles, connection: socket.socket) -> None:

@@ -7,36 +7,39 @@ Server to netd:
     release  id                   forget it; not answered
     counters id, request          answered by counted
     flows    id, request          answered by listed
+    open     id, request, openings ([address, seconds], …)  answered by opened
 
 netd to server:
 
-    made     id  [HANDLES]        descriptors in the order of `HANDLES`
+    made     id  [HANDLES]        descriptors in the order of `HANDLES`, or `REDIRECT_HANDLES` behind
     ready    id                   its NAT process has opened the TAP; after made
     failed   id, reason           everything is undone
     counted  id, request, counters (name → packets, or null where it is not known)
     listed   id, request  [file]  the active flows (`netns.conntrack.pack`); no file where they are not known
+    opened   id, request, done    the addresses are within reach for so long, or nothing has changed
     host     addresses            the host's IPv4 addresses, at start and at each change
 
 Both sides check every field. Ids are chosen by the server, 1..2**53.
 """
 
 import array
-import contextlib
 import json
-import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
 from netns.errors import MessageError
+from netns.files import close_all
 from netns.spec import SegmentSpec
 
 MAX_MESSAGE = 65_536
 MAX_DESCRIPTORS = 16
-MAX_FILE = 1 << 20
 HANDLES = ("netns", "tap", "exit_pipe", "process", "stderr", "dhcp", "dns_udp", "dns_tcp", "flows")
+REDIRECT_HANDLES = ("redirected_udp", "redirected_tcp")
+MAX_OPENINGS = 256
+MAX_OPEN_S = 2**32
 _MAX_ID = 2**53
 _MAX_REASON = 500
 
@@ -70,6 +73,15 @@ class ListFlows:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenAddresses:
+    """Have each address within reach for so many seconds from now on, instead of what was said before."""
+
+    id: int
+    request: int
+    openings: tuple[tuple[IPv4Address, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     id: int
 
@@ -99,12 +111,19 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    id: int
+    request: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HostAddresses:
     addresses: frozenset[IPv4Address]
 
 
-Request = Create | Adopt | Release | ReadCounters | ListFlows
-Answer = Made | NatReady | Failed | Counted | Listed | HostAddresses
+Request = Create | Adopt | Release | ReadCounters | ListFlows | OpenAddresses
+Answer = Made | NatReady | Failed | Counted | Listed | Opened | HostAddresses
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -120,6 +139,9 @@ def encode(message: Request | Answer) -> bytes:
             fields = {"op": "counters", "id": id, "request": request}
         case ListFlows(id, request):
             fields = {"op": "flows", "id": id, "request": request}
+        case OpenAddresses(id, request, openings):
+            listed = [[str(address), seconds] for address, seconds in openings]
+            fields = {"op": "open", "id": id, "request": request, "openings": listed}
         case Made(id):
             fields = {"op": "made", "id": id}
         case NatReady(id):
@@ -130,6 +152,8 @@ def encode(message: Request | Answer) -> bytes:
             fields = {"op": "counted", "id": id, "request": request, "counters": counters}
         case Listed(id, request):
             fields = {"op": "listed", "id": id, "request": request}
+        case Opened(id, request, done):
+            fields = {"op": "opened", "id": id, "request": request, "done": done}
         case HostAddresses(addresses):
             fields = {"op": "host", "addresses": [str(address) for address in sorted(addresses)]}
     encoded = json.dumps(fields, separators=(",", ":")).encode()
@@ -151,6 +175,8 @@ def decode_request(data: bytes) -> Request:
             return ReadCounters(_identifier(id), _identifier(request))
         case {"op": "flows", "id": id, "request": request, **rest} if not rest:
             return ListFlows(_identifier(id), _identifier(request))
+        case {"op": "open", "id": id, "request": request, "openings": list(openings), **rest} if not rest:
+            return OpenAddresses(_identifier(id), _identifier(request), _openings(openings))
     raise MessageError("unknown request")
 
 
@@ -167,6 +193,8 @@ def decode_answer(data: bytes) -> Answer:
             return Counted(_identifier(id), _identifier(request), _counters(counters))
         case {"op": "listed", "id": id, "request": request, **rest} if not rest:
             return Listed(_identifier(id), _identifier(request))
+        case {"op": "opened", "id": id, "request": request, "done": bool(done), **rest} if not rest:
+            return Opened(_identifier(id), _identifier(request), done)
         case {"op": "host", "addresses": list(addresses), **rest} if not rest:
             return HostAddresses(_addresses(addresses))
     raise MessageError("unknown answer")
@@ -204,34 +232,6 @@ class TruncatedMessage(MessageError):
         self.data = data
 
 
-def close_all(descriptors: Iterable[int]) -> None:
-    """Close each descriptor that is still open."""
-    for fd in descriptors:
-        if fd >= 0:
-            os.close(fd)
-
-
-@contextlib.contextmanager
-def file_of(content: bytes | None) -> Iterator[list[int]]:
-    """A file in memory for content that fits no message; no descriptor for None. Raises OSError."""
-    if content is None:
-        yield []
-        return
-    with open(os.memfd_create("listed"), "wb", buffering=0) as file:
-        file.write(content)
-        yield [file.fileno()]
-
-
-def contents(descriptors: Sequence[int]) -> bytes | None:
-    """What is in the one file that came, at most `MAX_FILE`; None without one. Closes all of them."""
-    try:
-        return os.pread(descriptors[0], MAX_FILE, 0) if len(descriptors) == 1 else None
-    except OSError:
-        return None
-    finally:
-        close_all(descriptors)
-
-
 def _fields(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(data)
@@ -254,6 +254,21 @@ def _counters(value: Any) -> dict[str, int] | None:
     if type(value) is not dict or not all(type(packets) is int for packets in value.values()):
         raise MessageError("not counters")
     return value
+
+
+def _openings(values: list[Any]) -> tuple[tuple[IPv4Address, int], ...]:
+    if not 1 <= len(values) <= MAX_OPENINGS:
+        raise MessageError(f"{len(values)} addresses to open")
+    openings = {}
+    for value in values:
+        match value:
+            case [str(address), int(seconds)] if type(seconds) is int and 1 <= seconds <= MAX_OPEN_S:
+                openings.update(dict.fromkeys(_addresses([address]), seconds))
+            case _:
+                raise MessageError("not an address and seconds")
+    if len(openings) != len(values):
+        raise MessageError("an address to open twice")
+    return tuple(openings.items())
 
 
 def _addresses(values: list[Any]) -> frozenset[IPv4Address]:

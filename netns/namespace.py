@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from netns import conntrack, link, nftables, ruleset, shaping, tap
 from netns.errors import SegmentError, describe_os_error
-from netns.spec import GATEWAY, SegmentSpec
+from netns.spec import GATEWAY, REDIRECTED_DNS_PORT, SegmentSpec
 from netns.syscalls import Namespace, setns, unshare
 
 Result = TypeVar("Result")
@@ -34,6 +34,8 @@ class Interior:
     dns_udp: int = -1
     dns_tcp: int = -1
     flows: int = -1
+    redirected_udp: int = -1
+    redirected_tcp: int = -1
     netlink: int = -1
     route: int = -1
     """Only where a limit of bytes a second may be in force."""
@@ -105,6 +107,9 @@ def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], al
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
             interior.flows = conntrack.open_events()
+            if spec.redirect_dns:
+                interior.redirected_udp = _dns_socket(socket.SOCK_DGRAM, REDIRECTED_DNS_PORT)
+                interior.redirected_tcp = _dns_socket(socket.SOCK_STREAM, REDIRECTED_DNS_PORT)
             interior.netlink = nftables.open_netlink().detach()
         except OSError as error:
             raise SegmentError(describe_os_error("cannot make the tunnel's namespace", error)) from error
@@ -146,11 +151,11 @@ def _dhcp_socket() -> int:
         return listener.detach()
 
 
-def _dns_socket(kind: socket.SocketKind) -> int:
+def _dns_socket(kind: socket.SocketKind, port: int = 53) -> int:
     with socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"tap0")
-        listener.bind((str(GATEWAY), 53))
+        listener.bind((str(GATEWAY), port))
         if kind == socket.SOCK_STREAM:
             listener.listen(_LISTEN_BACKLOG)
         return listener.detach()

@@ -20,7 +20,7 @@ from ipaddress import IPv4Network
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from netns import link, messages
+from netns import files, link, messages
 from netns.children import Children
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
 from netns.hosts import HostMonitor, ping_permitted
@@ -37,7 +37,7 @@ READY_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 2.0
 MAX_IN_FLIGHT = 1024
 MAX_SEGMENTS = 65_536
-Found = TypeVar("Found")
+_T = TypeVar("_T")
 
 
 class Netd:
@@ -96,7 +96,7 @@ class Netd:
         except OSError:
             data, descriptors = b"", []
         if not data:
-            messages.close_all(descriptors)
+            files.close_all(descriptors)
             self._running = False
             return
         try:
@@ -104,7 +104,7 @@ class Netd:
         except (MessageError, OSError) as error:
             log(f"request refused: {str(error)[:200]!r}")
         finally:
-            messages.close_all(descriptors)
+            files.close_all(descriptors)
 
     def _dispatch(self, request: messages.Request, descriptors: list[int]) -> None:
         """Carry one request out. ``descriptors`` are closed by the caller."""
@@ -118,10 +118,14 @@ class Netd:
             case Release(id):
                 self._release(id)
             case messages.ReadCounters(id, number):
-                self._tell(messages.Counted(id, number, self._read(id, Segment.counters)))
+                counters = self._inside(id, "read the counters of", Segment.counters)
+                self._tell(messages.Counted(id, number, counters))
             case messages.ListFlows(id, number):
-                with messages.file_of(self._read(id, Segment.flows)) as file:
+                with files.file_of(self._inside(id, "list the flows of", Segment.flows)) as file:
                     self._tell(messages.Listed(id, number), file)
+            case messages.OpenAddresses(id, number, openings):
+                done = self._inside(id, "open addresses in", lambda s: s.open_addresses(openings))
+                self._tell(messages.Opened(id, number, done is True))
 
     def _known(self, identifier: int) -> bool:
         return identifier in self._segments or identifier in self._making
@@ -192,7 +196,8 @@ class Netd:
             pidfd = self._children.watch(nat.pid, os.dup(nat.ready), deadline, ready)
             self._segments[identifier] = segment
             handles = {**nat.handles, "process": pidfd}
-            self._tell(messages.Made(identifier), [handles[name] for name in messages.HANDLES])
+            names = messages.HANDLES + (messages.REDIRECT_HANDLES if spec.redirect_dns else ())
+            self._tell(messages.Made(identifier), [handles[name] for name in names])
         segment.handed_over()
 
     def _nat_ready(self, identifier: int, segment: Segment) -> None:
@@ -237,15 +242,15 @@ class Netd:
         if error is not None and not released:
             del self._segments[identifier]
 
-    def _read(self, identifier: int, what: Callable[[Segment], Found]) -> Found | None:
-        """What a namespace's kernel side says; None where it is not known."""
+    def _inside(self, identifier: int, what: str, act: Callable[[Segment], _T]) -> _T | None:
+        """Do something with a namespace that is ours; None where it is not, or where that fails."""
         segment = self._segments.get(identifier)
         if segment is None or segment.adopting:
             return None
         try:
-            return what(segment)
+            return act(segment)
         except OSError as error:
-            log(f"cannot read {what.__name__} of tunnel {identifier}: {error}")
+            log(f"cannot {what} tunnel {identifier}: {error}")
             return None
 
     def _sync_all(self) -> None:

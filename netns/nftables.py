@@ -8,11 +8,12 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, collapse_addresses
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from netns import netlink
 from netns.errors import SegmentError
+from netns.names import NAMED_SET
 from netns.ruleset import HOST_SET, TABLE
 
 NETLINK_NETFILTER = 12
@@ -78,17 +79,63 @@ def replace_host_set(connection: socket.socket, networks: Iterable[IPv4Network])
     """Make ``networks`` the whole content of the set of what is the host, in one batch. Raises OSError."""
     name = netlink.string(1, TABLE) + netlink.string(2, HOST_SET)
     elements = [part for network in collapse_addresses(networks) for part in _interval(network)]
-    parts = [
-        _message(_BATCH_BEGIN, _REQUEST, 0, 0, _SUBSYSTEM),
-        _request(_DELETE_ELEMENT, _ACK, name),  # without elements: all of them
-        *([_request(_NEW_ELEMENT, _ACK | _CREATE, name + netlink.nest(3, elements))] if elements else []),
-        _message(_BATCH_END, _REQUEST, 2, 0, _SUBSYSTEM),
-    ]
-    connection.send(b"".join(parts))
-    for _ in range(len(parts) - 2):
-        for kind, payload in netlink.split(connection.recv(65536)):
-            if kind == _ERROR:
-                netlink.raise_error(payload)
+    _change(
+        connection,
+        [
+            _request(_DELETE_ELEMENT, _ACK, name),  # without elements: all of them
+            *([_request(_NEW_ELEMENT, _ACK | _CREATE, name + netlink.nest(3, elements))] if elements else []),
+        ],
+    )
+
+
+def open_addresses(connection: socket.socket, openings: Iterable[tuple[IPv4Address, int]]) -> None:
+    """Keep each address in the set of named ones for so many seconds from now on, whatever it was before.
+
+    Only newer kernels take a new timeout for an element that is there, so it is deleted and added anew; and
+    added ahead of that, since deleting what is not there fails. A packet sees the set before all of
+    that or after it. Raises OSError (ENFILE where the set is full), with nothing changed.
+    """
+    name = netlink.string(1, TABLE) + netlink.string(2, NAMED_SET)
+    keys, timed = [], []
+    for address, seconds in openings:
+        keys.append(_element(int(address)))
+        timed.append(_element(int(address), netlink.attribute(4, (seconds * 1000).to_bytes(8))))
+    add = _request(_NEW_ELEMENT, _ACK | _CREATE, name + netlink.nest(3, timed))
+    changes = [add, _request(_DELETE_ELEMENT, _ACK, name + netlink.nest(3, keys)), add]
+    for last in (False, False, True):
+        try:
+            _change(connection, changes)
+            return
+        except FileNotFoundError:  # it ran out between adding and deleting it, which older kernels notice
+            if last:
+                raise
+
+
+def _change(connection: socket.socket, requests: Sequence[bytes]) -> None:
+    """Carry out all of the requests, each with _ACK, or none of them. Raises OSError.
+
+    The kernel has answered every one of them when it has taken the batch, so what waits is all of it: nothing
+    is left for who asks next.
+    """
+    begin = _message(_BATCH_BEGIN, _REQUEST, 0, 0, _SUBSYSTEM)
+    end = _message(_BATCH_END, _REQUEST, 2, 0, _SUBSYSTEM)
+    connection.send(b"".join([begin, *requests, end]))
+    errors: list[OSError] = []
+    answered = 0
+    while answered < len(requests):
+        try:
+            answers = connection.recv(65536, 0 if answered == 0 else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            break
+        for kind, payload in netlink.split(answers):
+            answered += 1
+            try:
+                if kind == _ERROR:
+                    netlink.raise_error(payload)
+            except OSError as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def read_counters(connection: socket.socket) -> dict[str, int]:
@@ -115,10 +162,10 @@ def _interval(network: IPv4Network) -> Iterator[bytes]:
         yield _element(behind, netlink.attribute(3, _INTERVAL_END))
 
 
-def _element(address: int, flags: bytes = b"") -> bytes:
-    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE }, NFTA_SET_ELEM_FLAGS }."""
+def _element(address: int, more: bytes = b"") -> bytes:
+    """NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE }, … NFTA_SET_ELEM_FLAGS or …_TIMEOUT, in ms }."""
     key = netlink.nest(1, [netlink.attribute(1, address.to_bytes(4))])
-    return netlink.nest(1, [key, flags])
+    return netlink.nest(1, [key, more])
 
 
 def _request(operation: int, flags: int, body: bytes) -> bytes:

@@ -2,9 +2,10 @@
 
 Order of judgement for a packet of the guest: its source address, forwards, the NAT's network, denied
 prefixes, allowed prefixes, the host's addresses, special-purpose prefixes, denied ports, allowed ports,
-limits. Ping has no port, so a list of allowed UDP ports refuses it unless it has them all. What
-is refused is answered (TCP by RST, the rest by ICMP administratively prohibited, RFC 1812 section 5.2.7.1)
-and counted by reason, except broadcast and multicast, which nothing may answer (RFC 1122 section 3.2.2).
+names (`netns.names`), limits. Ping has no port, so a list of allowed UDP ports refuses it unless it has them
+all. What is refused is answered (TCP by RST, the rest by ICMP administratively prohibited, RFC 1812 section
+5.2.7.1) and counted by reason, except broadcast and multicast, which nothing may answer (RFC 1122 section
+3.2.2).
 
 The gateway's own services are not tracked: they cost no conntrack entry, so a guest cannot fill the host's
 table with queries.
@@ -14,7 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from netns import answers, newflows, shaping
+from netns import answers, names, newflows, shaping
 from netns.portrules import has_all, refused_ports
 from netns.spec import (
     GATEWAY,
@@ -41,6 +42,7 @@ DENIED_COUNTERS = (
     "denied_port",
     "denied_protocol",
     "denied_stray",
+    *names.COUNTERS,
 )
 """Counters of packets that policy refused."""
 LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp", "limit_dns", "limit_new_flows")
@@ -83,6 +85,7 @@ table inet {TABLE} {{
   set denied4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.denied))} }}
   set allowed4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.allowed))} }}
   set special4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.special))} }}
+{names.declarations(spec)}\
   ct timeout tcp_life {{
     protocol tcp; l3proto ip; policy = {{ {_TCP_TIMEOUTS} }};
   }}
@@ -90,10 +93,11 @@ table inet {TABLE} {{
     protocol udp; l3proto ip; policy = {{ unreplied: {spec.udp_idle_s}, replied: {spec.udp_idle_s} }};
   }}
 {_guard()}
-{_services()}
+{_services(spec)}
 {_martians()}
-{_nat(spec.forwards)}
-{_input()}
+{_nat(spec)}
+{_input(spec)}
+{names.redirected_chain(spec, _NO_SYN)}\
 {answers.render()}
 {_forward(spec, allow_ping)}
 {_refusal()}
@@ -123,7 +127,7 @@ def _guard() -> str:
   }}"""
 
 
-def _services() -> str:
+def _services(spec: SegmentSpec) -> str:
     """The gateway's own DHCP, DNS and echo, kept out of conntrack (raw, -300).
 
     What it sends are their answers and the refusals of guests' packets, to the guest and to nobody else.
@@ -142,6 +146,7 @@ def _services() -> str:
   }}
   chain output {{
     type filter hook output priority raw; policy drop;
+{names.tracked_answers(spec)}\
     oif "tap0" ip saddr {GATEWAY} notrack accept
     oif "tap0" meta l4proto {{ tcp, icmp }} ip daddr {GUEST} accept
   }}"""
@@ -162,13 +167,14 @@ def _martians() -> str:
   }"""
 
 
-def _nat(forwards: Iterable[Forward]) -> str:
-    rules = "\n".join(f"    {_dnat(forward)}" for forward in forwards)
+def _nat(spec: SegmentSpec) -> str:
+    rules = "\n".join(f"    {_dnat(forward)}" for forward in spec.forwards)
     return f"""\
   chain forwards {{
     type nat hook prerouting priority dstnat; policy accept;
     iif "tap0" ip daddr 127.0.0.0/8 meta l4proto tcp dnat ip to {_NOWHERE}
 {rules}
+{names.redirection(spec)}\
   }}
   chain source_nat {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -184,7 +190,7 @@ def _dnat(forward: Forward) -> str:
     )
 
 
-def _input() -> str:
+def _input(spec: SegmentSpec) -> str:
     return f"""\
   chain input {{
     type filter hook input priority filter; policy drop;
@@ -192,6 +198,7 @@ def _input() -> str:
     udp dport 67 ip daddr {{ {GATEWAY}, {LAN.broadcast_address}, 255.255.255.255 }} accept
     ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     ip daddr {GATEWAY} icmp type echo-request accept
+{names.input_rule(spec)}\
     counter name denied_gateway goto refuse
   }}"""
 
@@ -227,6 +234,8 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
   }}
   chain admit {{
 {"".join(f"    {rule}{chr(10)}" for rule in ports)}\
+{names.refuse_encrypted_dns(spec)}\
+{names.refuse_unnamed(spec)}\
 {newflows.limited(spec.max_new_flows_per_s)}\
     meta l4proto tcp goto admit_tcp
     meta l4proto udp goto admit_udp

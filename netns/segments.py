@@ -3,9 +3,10 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
 
 from netns import conntrack, nftables, shaping
 from netns.namespace import Interior
@@ -44,6 +45,12 @@ class Segment:
         with _borrowed(self.interior.netlink) as netlink:
             return conntrack.pack(conntrack.dump(netlink))
 
+    def open_addresses(self, openings: Iterable[tuple[IPv4Address, int]]) -> Literal[True]:
+        """Have each address within reach for so many seconds; nothing changes on error. Raises OSError."""
+        with _borrowed(self.interior.netlink) as netlink:
+            nftables.open_addresses(netlink, openings)
+        return True
+
     def adopt(self, hosts: frozenset[IPv4Network]) -> None:
         """On a thread inside the namespace: open what an earlier netd had, with today's ``hosts``."""
         self.interior.netlink = nftables.open_netlink().detach()
@@ -54,8 +61,9 @@ class Segment:
 
     def handed_over(self) -> None:
         """Close what only the server needs from now on."""
-        for name in ("tap", "dhcp", "dns_udp", "dns_tcp", "flows"):
-            os.close(getattr(self.interior, name))
+        for name in ("tap", "dhcp", "dns_udp", "dns_tcp", "flows", "redirected_udp", "redirected_tcp"):
+            if getattr(self.interior, name) >= 0:
+                os.close(getattr(self.interior, name))
             setattr(self.interior, name, -1)
 
 
@@ -102,6 +110,8 @@ def start_nat(
         "dns_udp": interior.dns_udp,
         "dns_tcp": interior.dns_tcp,
         "flows": interior.flows,
+        "redirected_udp": interior.redirected_udp,
+        "redirected_tcp": interior.redirected_tcp,
     }
     return NatProcess(pid, ready_read, handles)
 

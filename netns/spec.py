@@ -25,6 +25,8 @@ NAT_HOST_MAC = "52:55:0a:00:03:02"
 NAT_CLIENT = IPv4Address("10.0.3.100")
 NAT_CLIENT_MAC = "52:55:0a:00:03:64"
 LOOPBACK = IPv4Address("127.0.0.1")
+REDIRECTED_DNS_PORT = 1053
+"""Of the gateway, for DNS that the guest sent elsewhere; nobody can dial it."""
 
 MAX_PREFIXES = 512
 MAX_PORT_RANGES = 256
@@ -79,7 +81,8 @@ class SegmentSpec:
     what follows: the host's own addresses and ``special`` prefixes. The NAT's network and loopback are
     refused whatever they say. Ports have to be among the allowed and not among the denied ones. Limits are
     flows at a time, 0 = none. ``max_bytes_per_second`` holds for each direction, 0 = none; ``bytes_burst``
-    may pass at once.
+    may pass at once. ``only_named``: only addresses that DNS has handed out are within reach;
+    ``redirect_dns``: DNS to any other server comes to the gateway, encrypted DNS is refused.
     """
 
     denied: tuple[IPv4Network, ...] = ()
@@ -96,6 +99,8 @@ class SegmentSpec:
     max_bytes_per_second: int = 0
     bytes_burst: int = MIN_BURST
     max_new_flows_per_s: int = 500
+    only_named: bool = False
+    redirect_dns: bool = False
 
     def __post_init__(self) -> None:
         prefixes = max(len(self.denied), len(self.allowed), len(self.special))
@@ -139,6 +144,8 @@ class SegmentSpec:
             "max_bytes_per_second": self.max_bytes_per_second,
             "bytes_burst": self.bytes_burst,
             "max_new_flows_per_s": self.max_new_flows_per_s,
+            "only_named": self.only_named,
+            "redirect_dns": self.redirect_dns,
         }
 
     @classmethod
@@ -162,6 +169,8 @@ class SegmentSpec:
                 max_bytes_per_second=_integer(fields["max_bytes_per_second"]),
                 bytes_burst=_integer(fields["bytes_burst"]),
                 max_new_flows_per_s=_integer(fields["max_new_flows_per_s"]),
+                only_named=_boolean(fields["only_named"]),
+                redirect_dns=_boolean(fields["redirect_dns"]),
             )
         except (AddressValueError, ValueError, TypeError) as error:
             raise MessageError(f"segment: {error}") from error
@@ -184,6 +193,12 @@ def _within(what: str, value: int, low: int, high: int) -> int:
 def _integer(value: Any) -> int:
     if type(value) is not int:
         raise MessageError(f"not a whole number: {value!r}")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise MessageError(f"neither true nor false: {value!r}")
     return value
 
 

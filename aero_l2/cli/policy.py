@@ -6,15 +6,19 @@ import os
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 from typing import Annotated, Final, NoReturn
 
+import dns.name
 import typer
+from dns.rdatatype import RdataType
 
 from aero_l2.cli.errors import EXIT_USAGE, complain
 from aero_l2.config import ForwardRule, Settings, gather, load
-from aero_l2.config.values import BadValue, port_number
+from aero_l2.config.values import BadValue, host_name, port_number
 from aero_l2.errors import ConfigError
+from aero_l2.policy.domains import DomainLists
 from aero_l2.policy.egress import EgressPolicy
-from aero_l2.policy.explain import Destination, Protocol, Verdict, explain
+from aero_l2.policy.explain import Destination, Protocol, Verdict, explain, explain_name
 from aero_l2.policy.ipv6 import why_denied
+from aero_l2.services.dns.local_names import owner_of_denial
 from aero_l2.session.spec import segment_spec
 from netns import hosts, link, ruleset
 from netns.spec import Forward
@@ -34,18 +38,23 @@ def explain_(
     ping: Annotated[bool, typer.Option("--ping", help="An echo request, which has no port.")] = False,
     config: Config = None,
 ) -> None:
-    """Say whether a guest may reach an address, and which rule and setting decide.
+    """Say whether a guest may reach an address or look a name up, and which rule and setting decide.
 
-    Addresses of this machine, as it is now, are judged as the host's. Without a port, the address alone is
-    judged. Exit status 0: allowed, 1: denied, 2: cannot say.
+    Addresses of this machine, as it is now, are judged as the host's. Without a port, the address or the name
+    alone is judged; names are not looked up. Exit status 0: allowed, 1: denied, 2: cannot say.
     """
     protocol: Protocol = "ping" if ping else "udp" if udp else "tcp"
     if (address := _ipv6(destination)) is not None:
         typer.echo(str(Verdict(False, why_denied(address))))
         raise typer.Exit(EXIT_DENIED)
-    dialled = _destination(destination, protocol)
+    host, port = _destination(destination, protocol)
     settings = _settings(config)
-    verdict = explain(EgressPolicy.of(settings), settings.forwards, _host_networks(), dialled)
+    policy, domains = EgressPolicy.of(settings), DomainLists.of(settings)
+    if isinstance(host, str):
+        verdict = _of_own_names(settings, host) or explain_name(policy, domains, host, protocol, port)
+    else:
+        dialled = Destination(host, protocol, port)
+        verdict = explain(policy, settings.forwards, _host_networks(), dialled, domains)
     typer.echo(str(verdict))
     if not verdict.allowed:
         raise typer.Exit(EXIT_DENIED)
@@ -80,20 +89,35 @@ def _ipv6(text: str) -> IPv6Address | None:
         return None
 
 
-def _destination(text: str, protocol: Protocol) -> Destination:
+def _of_own_names(settings: Settings, name: str) -> Verdict | None:
+    """What is decided about a name ahead of the lists, or about one that means something only here."""
+    given = [str(address) for known, address in settings.dns_a if known == name]
+    if given:
+        return Verdict(True, f"AERO_L2_DNS_A says {', '.join(given)}, ahead of every list; judge that")
+    if DomainLists.of(settings).denies(name.encode().split(b".")) or settings.allow_private_ips:
+        return None
+    if owner_of_denial(dns.name.from_text(name), RdataType.A) is None:
+        return None
+    return Verdict(False, "names of the operator's network are not asked for; AERO_L2_DNS_A gives guests one")
+
+
+def _destination(text: str, protocol: Protocol) -> tuple[IPv4Address | str, int | None]:
+    """An address or a name, and a port."""
     host, colon, port = text.partition(":")
     try:
-        address = IPv4Address(host)
         number = port_number(port) if colon else None
-    except AddressValueError:
-        _refuse(
-            f"{text!r} does not start with an IPv4 address: look names up first, their addresses are judged"
-        )
+        if protocol == "ping" and number is not None:
+            _refuse(f"{text!r} has a port: ping has none")
+        return _address(host) or host_name(host), number
     except BadValue as fault:
         _refuse(f"{text!r} {fault}: {fault.fix}")
-    if protocol == "ping" and number is not None:
-        _refuse(f"{text!r} has a port: ping has none")
-    return Destination(address, protocol, number)
+
+
+def _address(text: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        return None
 
 
 def _host_networks() -> frozenset[IPv4Network]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from aero_l2.config import egress, values
+from aero_l2.config.domains import domains
 from aero_l2.config.forwards import dns_records, tcp_forwards, udp_forwards
 from aero_l2.config.nameservers import name_servers
 from aero_l2.config.values import Number, ZeroOr
@@ -54,6 +55,16 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
             "allowed_udp_ports", "AERO_L2_ALLOWED_UDP_PORTS", "1-65535", egress.ports,
             "The only UDP ports and ranges within reach; blank = none. Less than all refuses ping too.",
             listed=True, blank_is_empty=True,
+        ),
+        Variable(
+            "allowed_domains", "AERO_L2_ALLOWED_DOMAINS", "", domains,
+            "The only domains, with all names below them, that guests may look up; then no address is within "
+            "reach but those that DNS has handed out for these names.", listed=True,
+        ),
+        Variable(
+            "blocked_domains", "AERO_L2_BLOCKED_DOMAINS", "", domains,
+            "Domains, with all names below them, that guests cannot look up, allowed or not. Their addresses "
+            "stay within reach for who knows them.", listed=True,
         ),
     )),
     Theme("The guest's network", (

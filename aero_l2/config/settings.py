@@ -61,6 +61,9 @@ class Settings:
     allowed_tcp_ports: tuple[PortRange, ...]
     denied_udp_ports: tuple[PortRange, ...]
     allowed_udp_ports: tuple[PortRange, ...]
+    allowed_domains: tuple[str, ...]
+    """Empty: all but the blocked ones."""
+    blocked_domains: tuple[str, ...]
     tcp_forward: tuple[ForwardRule, ...]
     udp_forward: tuple[ForwardRule, ...]
     dns_a: tuple[tuple[str, IPv4Address], ...]

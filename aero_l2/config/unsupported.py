@@ -11,11 +11,7 @@ from typing import Final
 from aero_l2.config import values
 
 # Set to anything: refused.
-_WHEN_NOT_BLANK: Final = (
-    "AERO_L2_ALLOWED_DOMAINS",
-    "AERO_L2_BLOCKED_DOMAINS",
-    "AERO_L2_CAPTURE_DIR",
-)
+_WHEN_NOT_BLANK: Final = ("AERO_L2_CAPTURE_DIR",)
 # 0 is how these are switched off, and off is what this version does.
 _WHEN_NOT_ZERO: Final = (
     "AERO_L2_MAX_BYTES_PER_CONNECTION",

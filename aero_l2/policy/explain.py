@@ -12,11 +12,15 @@ from typing import Final, Literal
 
 from aero_l2.config.egress import ALL_PORTS, PortRange
 from aero_l2.config.forwards import GATEWAY, ForwardRule
+from aero_l2.policy.domains import DomainLists
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.policy.prefixes import UNROUTABLE
 
 Protocol = Literal["tcp", "udp", "ping"]
 OPENERS: Final = "AERO_L2_ALLOWED_CIDRS opens it"
+_NO_LISTS: Final = DomainLists()
+_DNS_PORT: Final = 53
+_ENCRYPTED_DNS_PORT: Final = 853
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ def explain(
     forwards: Sequence[ForwardRule],
     hosts: Iterable[IPv4Network],
     destination: Destination,
+    domains: DomainLists = _NO_LISTS,
 ) -> Verdict:
     """Judge `destination`. `hosts` are the prefixes that are the host itself.
 
@@ -60,8 +65,50 @@ def explain(
             return _by_port(policy, destination) or passes
     if destination.address == GATEWAY:
         return _at_gateway(destination)
+    if _is_redirected(domains, destination):
+        return Verdict(True, "with a list of domains, DNS to any server goes to the gateway's own")
     address = _by_address(policy, hosts, destination.address)
-    return address if not address.allowed else _by_port(policy, destination) or address
+    if not address.allowed:
+        return address
+    refused = _by_port(policy, destination) or _by_encrypted_dns(domains, destination)
+    return refused or (_while_named(address) if domains.only_named else address)
+
+
+def explain_name(
+    policy: EgressPolicy, domains: DomainLists, name: str, protocol: Protocol, port: int | None = None
+) -> Verdict:
+    """Judge a name, in lower case without a final dot, and the port that is dialled at its addresses."""
+    labels = name.encode().split(b".")
+    if blocked := domains.blocking(labels):
+        return Verdict(False, f"{blocked} is a blocked domain (AERO_L2_BLOCKED_DOMAINS)")
+    allowed = domains.allowing(labels)
+    if domains.only_named and allowed is None:
+        return Verdict(False, "the name is of no allowed domain (AERO_L2_ALLOWED_DOMAINS)")
+    anywhere = Destination(IPv4Address(0), protocol, port)
+    refused = _by_port(policy, anywhere) or _by_encrypted_dns(domains, anywhere)
+    listed = f"{allowed} is an allowed domain (AERO_L2_ALLOWED_DOMAINS)"
+    said = listed if allowed else "no list denies the name"
+    return refused or Verdict(True, f"{said}; its addresses are judged one by one")
+
+
+def _is_redirected(domains: DomainLists, destination: Destination) -> bool:
+    if not domains.own_dns or destination.protocol == "ping" or destination.port != _DNS_PORT:
+        return False
+    return not any(destination.address in special.network for special in UNROUTABLE)
+
+
+def _by_encrypted_dns(domains: DomainLists, destination: Destination) -> Verdict | None:
+    if domains.own_dns and destination.port == _ENCRYPTED_DNS_PORT:
+        return Verdict(False, "with a list of domains, encrypted DNS (port 853) is denied")
+    return None
+
+
+def _while_named(address: Verdict) -> Verdict:
+    return Verdict(
+        True,
+        f"{address.reason}, but it is within reach only while DNS has handed it out for an allowed name "
+        "(AERO_L2_ALLOWED_DOMAINS)",
+    )
 
 
 def _at_gateway(destination: Destination) -> Verdict:

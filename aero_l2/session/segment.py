@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -19,14 +20,16 @@ from aero_l2.errors import SegmentUnavailable
 from aero_l2.observe.metrics import Metrics
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.services.dhcp.server import DhcpServer
+from aero_l2.services.dns.openings import OpenedAddresses
 from aero_l2.services.dns.resolver import Resolver
-from aero_l2.services.dns.server import DnsServer
+from aero_l2.services.dns.server import DnsServer, DnsSockets
 from aero_l2.session.counting import Collector, Reading
 from aero_l2.session.ports import Segment
 from aero_l2.tasks import spawn
-from netns.client import NetdClient, SegmentHandles
+from netns.client import NetdClient
 from netns.errors import NetnsError
 from netns.flows import FlowWatch, Resync
+from netns.handles import SegmentHandles
 from netns.ruleset import DENIED_COUNTERS, LOST_COUNTERS
 from netns.spec import Forward, SegmentSpec
 
@@ -94,6 +97,8 @@ class SegmentMaker:
             self._policy,
             lambda: self._netd.host_addresses,
             DnsCounters(self._metrics),
+            opened=OpenedAddresses(partial(self._open_addresses, handles)) if self._spec.only_named else None,
+            redirected=_redirected(handles),
         )
         stack.push_async_callback(dns.close)
         dns.start()
@@ -116,6 +121,15 @@ class SegmentMaker:
         except NetnsError:
             return None
         return None if counters is None else _reading(counters)
+
+    async def _open_addresses(
+        self, handles: SegmentHandles, openings: Sequence[tuple[IPv4Address, int]]
+    ) -> bool:
+        """Bring addresses within the guest's reach; False while netd is away or cannot."""
+        try:
+            return await self._netd.open_addresses(handles, openings)
+        except NetnsError:
+            return False
 
     async def _complete_spec(self) -> SegmentSpec:
         if not self._forwards:
@@ -191,6 +205,13 @@ class NatWatch:
         self.close()
         if not self.failed.done():
             self.failed.set_result(f"the NAT process (slirp4netns) ended{_last_words(self._said)}")
+
+
+def _redirected(handles: SegmentHandles) -> list[DnsSockets]:
+    """The sockets for DNS to other servers, where that is redirected."""
+    if handles.redirected_udp < 0:
+        return []
+    return [DnsSockets(handles.redirected_udp, handles.redirected_tcp)]
 
 
 def _last_words(said: bytes) -> str:

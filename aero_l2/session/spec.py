@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aero_l2.config import Settings
+from aero_l2.policy.domains import DomainLists
 from aero_l2.policy.egress import EgressPolicy
 from netns.spec import Forward, SegmentSpec
 
@@ -10,6 +11,7 @@ from netns.spec import Forward, SegmentSpec
 def segment_spec(settings: Settings, forwards: tuple[Forward, ...] = ()) -> SegmentSpec:
     """What every tunnel's namespace has to be; `forwards` are added for each as their names resolve."""
     policy = EgressPolicy.of(settings)
+    domains = DomainLists.of(settings)
     return SegmentSpec(
         denied=policy.denied,
         allowed=policy.allowed,
@@ -24,5 +26,7 @@ def segment_spec(settings: Settings, forwards: tuple[Forward, ...] = ()) -> Segm
         max_bytes_per_second=settings.max_bytes_per_second,
         bytes_burst=settings.bytes_burst,
         max_new_flows_per_s=settings.max_new_flows_per_second,
+        only_named=domains.only_named,
+        redirect_dns=domains.own_dns,
         udp_idle_s=max(1, -(-settings.udp_flow_idle_timeout_ms // 1000)),
     )

@@ -59,6 +59,16 @@ def normalize_host(text: str, scheme: str) -> str:
     return name if port == DEFAULT_PORTS[scheme] else f"{name}:{port}"
 
 
+def ascii_name(text: str) -> str:
+    """The name as it is looked up: internationalized labels in punycode (UTS #46, as browsers do).
+
+    Raises InvalidHost where there is no such form.
+    """
+    if _NO_HOST.search(text) or ":" in text:
+        raise InvalidHost("this is no name")
+    return _parse_host(text)
+
+
 def _parse_port(text: str) -> int:
     digits = _PORT.fullmatch(text)
     if digits is None or int(digits[1]) > MAX_PORT:

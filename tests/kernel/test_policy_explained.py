@@ -1,17 +1,22 @@
 """What `aero-l2 policy explain` says is what the kernel does, packet by packet."""
 
+import os
 import random
+import socket
 from ipaddress import IPv4Address, IPv4Network
+from itertools import product
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Packet
 from support.segment import segment
 
 from aero_l2.config import load
+from aero_l2.policy.domains import DomainLists
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.policy.explain import Destination, Protocol, explain
 from aero_l2.policy.prefixes import SPECIAL_PREFIXES
 from aero_l2.session.spec import segment_spec
+from netns import nftables
 from netns.spec import GATEWAY, GUEST, Forward
 
 HOSTS = frozenset({IPv4Network("45.33.32.10/32"), IPv4Network("151.101.64.0/24")})
@@ -57,6 +62,42 @@ def packet(to: Destination, source_port: int) -> Packet:
         "ping": ICMP(id=source_port),
     }
     return IP(src=str(GUEST), dst=str(to.address)) / layer[to.protocol]
+
+
+def test_explanations_agree_with_the_kernel_where_names_are_allowed() -> None:
+    """Once refused for its name, then with every address opened; DNS stays at the gateway both times."""
+    settings = load(
+        {
+            "AERO_L2_API_KEY": "a-key-0123456789abcdef",
+            "AERO_L2_ALLOWED_DOMAINS": "example.com",
+            "AERO_L2_ALLOWED_CIDRS": "10.64.0.0/10",
+            "AERO_L2_DENIED_TCP_PORTS": "80",
+        }
+    ).settings
+    policy, domains = EgressPolicy.of(settings), DomainLists.of(settings)
+    addresses = [IPv4Address(a) for a in ("8.8.8.8", "10.64.0.1", "10.0.0.1", "45.33.32.10", "127.0.0.1")]
+    dialled = [
+        (Destination(address, protocol, None if protocol == "ping" else port), number)
+        for number, (address, protocol, port) in enumerate(
+            product(addresses, PROTOCOLS, (53, 80, 443, 853)), 20_000
+        )
+    ]
+    passing = {
+        (to.protocol, number)
+        for to, number in dialled
+        if explain(policy, (), HOSTS, to, domains).allowed and to.port != 53
+    }
+    with segment(segment_spec(settings), HOSTS, allow_ping=True) as lan:
+        _, left = lan.judge(*(packet(to, number) for to, number in dialled))
+        assert left == []
+        with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
+            netlink.settimeout(5)
+            nftables.open_addresses(netlink, [(address, 60) for address in addresses])
+        _, left = lan.judge(*(packet(to, number) for to, number in dialled), leaving=len(passing))
+        assert {(NUMBERS[p[IP].proto], p[ICMP].id if ICMP in p else p[IP].payload.sport) for p in left} == (
+            passing
+        )
+    assert passing
 
 
 def test_explanations_agree_with_the_kernel() -> None:

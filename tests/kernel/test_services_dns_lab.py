@@ -20,6 +20,7 @@ from support.ns import Namespace, link, namespace
 from support.wait import until
 
 from aero_l2.policy.egress import EgressPolicy
+from aero_l2.services.dns.openings import OpenedAddresses
 from aero_l2.services.dns.resolver import Resolver, ResolverSettings
 from aero_l2.services.dns.server import DnsServer
 from aero_l2.tasks import running
@@ -116,6 +117,7 @@ class Lab:
     resolv_conf: str | None = None
     counts: Counts = field(default_factory=Counts)
     host_addresses: Callable[[], frozenset[IPv4Address]] = lambda: frozenset({HOST_ADDRESS})
+    opened: Callable[[], OpenedAddresses | None] = lambda: None
 
     def play(
         self, upstreams: Mapping[str, Upstream], scenario: Callable[["Lab", DnsServer], Awaitable[None]]
@@ -154,6 +156,7 @@ class Lab:
                 self.counts,
                 max_pending=self.max_pending,
                 tcp_idle_s=self.tcp_idle_s,
+                opened=self.opened(),
             )
             server.start()
             stack.push_async_callback(server.close)

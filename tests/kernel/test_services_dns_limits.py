@@ -46,7 +46,7 @@ def test_queries_beyond_the_process_limit_are_servfail_at_once(ground: Lab) -> N
     ground.settings = ResolverSettings(max_pending=2)
 
     async def scenario(ground: Lab, server: DnsServer) -> None:
-        waiting = [asyncio.ensure_future(ground.ask("x.test.")) for _ in range(2)]
+        waiting = [asyncio.ensure_future(ground.ask(f"{n}.test.")) for n in range(2)]
         await until(lambda: server.pending == 2, "the limit is reached")
         start = time.monotonic()
         assert (await ground.ask("x.test.")).rcode() == dns.rcode.SERVFAIL

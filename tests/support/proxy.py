@@ -146,6 +146,10 @@ class Proxy:
         lines = self.get("/metrics")[1].splitlines()
         return next(float(line.split()[1]) for line in lines if line.split()[:1] == [name])
 
+    def wait_settled(self) -> None:
+        """Wait until every tunnel is undone: what it did is counted by then, and nothing more comes."""
+        wait_until(lambda: not self.with_role("nat"), "every tunnel is undone")
+
     def namespaces(self) -> set[str]:
         """The network namespaces that its processes hold, its tunnels' among them, without the host's."""
         held = {name for pid in self.processes() for name in procfs.namespaces_of(pid)}

@@ -1,5 +1,7 @@
 """The names that the test world's name server knows, and how it answers them."""
 
+from collections import Counter
+
 import dns.flags
 import dns.message
 import dns.rcode
@@ -29,12 +31,30 @@ RECORDS: dict[tuple[str, str], list[str]] = {
     ("mixed.test.", "A"): [addresses.PRIVATE_SITE, addresses.WEB],
     ("zero-ttl.example.test.", "A"): [addresses.WEB],
     ("long-ttl.example.test.", "A"): [addresses.WEB],
+    ("web.allowed.test.", "A"): [addresses.WEB],
+    ("short.allowed.test.", "A"): [addresses.CDN],
+    ("alias.allowed.test.", "CNAME"): ["cdn.example.test."],
+    ("service.allowed.test.", "HTTPS"): [
+        f"1 . alpn=h2 ipv4hint={addresses.CDN},{addresses.PRIVATE_SITE} ipv6hint=2606:2800:220:1::34"
+    ],
+    ("private.allowed.test.", "A"): [addresses.PRIVATE_SITE],
+    ("secret.allowed.test.", "A"): [addresses.WEB],
 }
-TTL_S = {"zero-ttl.example.test.": 0, "long-ttl.example.test.": 1_000_000}
+TTL_S = {"zero-ttl.example.test.": 0, "long-ttl.example.test.": 1_000_000, "short.allowed.test.": 1}
+REBINDING = ".rebind.test."  # any name below: a public address the first time, a private one from then on
+MANY = ".many.allowed.test."  # n0 to n9999 below it: an address each
+_asked: Counter[str] = Counter()
 _DEFAULT_TTL_S = 120
 
 
 def _rrset(name: str, kind: str) -> dns.rrset.RRset | None:
+    if name.endswith(REBINDING) and kind == "A":
+        _asked[name] += 1
+        address = addresses.WEB if _asked[name] == 1 else addresses.PRIVATE_SITE
+        return dns.rrset.from_text_list(name, 0, "IN", kind, [address])
+    if name.endswith(MANY) and kind == "A":
+        number = int(name[1:].split(".")[0])
+        return dns.rrset.from_text(name, 60, "IN", kind, f"93.184.{number // 250}.{number % 250}")
     values = RECORDS.get((name, kind))
     if values is None:
         return None

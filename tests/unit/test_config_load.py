@@ -237,7 +237,6 @@ def test_all_faults_are_reported_together() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("AERO_L2_ALLOWED_DOMAINS", "example.org"),
         ("AERO_L2_MAX_BYTES_PER_CONNECTION", "1"),
         ("AERO_L2_IDLE_TIMEOUT_MS", "1000"),
         ("AERO_L2_CAPTURE_DIR", "/tmp/x"),

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 import pytest
 from support.wait import until
 
-from netns import messages
-from netns.client import NetdClient, SegmentHandles
+from netns import files, messages
+from netns.client import NetdClient
+from netns.handles import SegmentHandles
 from netns.messages import Adopt, Create, HostAddresses, Made, Release
 from netns.spec import SegmentSpec
 
@@ -34,7 +35,7 @@ class Netd:
                 data, descriptors = messages.receive(self.socket)
             except BlockingIOError:
                 return requests
-            messages.close_all(descriptors)
+            files.close_all(descriptors)
             request = messages.decode_request(data)
             assert len(descriptors) == isinstance(request, Adopt)
             requests.append(request)

@@ -24,6 +24,8 @@ from netns.messages import (
     HostAddresses,
     Made,
     NatReady,
+    OpenAddresses,
+    Opened,
     ReadCounters,
     Release,
     decode_answer,
@@ -61,6 +63,8 @@ SPECS = st.builds(
     udp_idle_s=st.integers(1, 86400),
     max_bytes_per_second=st.integers(0, 4_000_000_000),
     bytes_burst=st.integers(65_536, 4_000_000_000),
+    only_named=st.booleans(),
+    redirect_dns=st.booleans(),
 )
 SPECIAL = EgressPolicy().special_networks
 IDS = st.integers(1, 2**53)
@@ -71,7 +75,19 @@ JSON = st.recursive(
 )
 
 
-@given(st.one_of(st.builds(Create, IDS, SPECS), st.builds(Adopt, IDS), st.builds(Release, IDS)))
+OPENINGS = st.dictionaries(UNICAST, st.integers(1, 2**32), min_size=1, max_size=9).map(
+    lambda found: tuple(found.items())
+)
+
+
+@given(
+    st.one_of(
+        st.builds(Create, IDS, SPECS),
+        st.builds(Adopt, IDS),
+        st.builds(Release, IDS),
+        st.builds(OpenAddresses, IDS, IDS, OPENINGS),
+    )
+)
 def test_requests_survive_the_wire(request: Any) -> None:
     assert decode_request(encode(request)) == request
 
@@ -81,6 +97,8 @@ def test_requests_survive_the_wire(request: Any) -> None:
     [
         Made(7),
         NatReady(7),
+        Opened(7, 8, True),
+        Opened(7, 8, False),
         Failed(7, "no permission on /dev/net/tun"),
         Counted(7, 8, {"denied_host": 3}),
         Counted(7, 8, None),
@@ -144,6 +162,8 @@ def test_any_value_in_a_forward_is_a_message_error_at_worst(forward: Forward, pl
         ("forwards", [["udp", "10.0.2.2", 6900, "127.0.0.1", 69]]),
         ("forwards", [["tcp", "1.2.3.4", 1, "224.0.0.1", 1]]),
         ("forwards", [["tcp", "1.2.3.4", 1, "5.6.7.8", 1]] * 2),
+        ("only_named", 1),
+        ("redirect_dns", "yes"),
         ("max_tcp_flows", True),
         ("max_tcp_flows", -1),
         ("udp_idle_s", 0),
@@ -157,6 +177,31 @@ def test_wrong_values_are_refused(field: str, value: Any) -> None:
     fields = {**SegmentSpec().to_message(), field: value}
     with pytest.raises(MessageError):
         decode_request(json.dumps({"op": "create", "id": 1, "spec": fields}).encode())
+
+
+@pytest.mark.parametrize(
+    "openings",
+    [
+        [],
+        [["93.184.216.34", 0]],
+        [["93.184.216.34", -1]],
+        [["93.184.216.34", 2**32 + 1]],
+        [["93.184.216.34", 1.5]],
+        [["93.184.216.34", True]],
+        [["93.184.216.34", "60"]],
+        [["93.184.216.34"]],
+        ["93.184.216.34"],
+        [["2001:db8::1", 60]],
+        [["93.184.216.0/24", 60]],
+        [[1572395042, 60]],
+        [["93.184.216.34", 60], ["93.184.216.34", 60]],
+        [[f"93.184.{n}.34", 60] for n in range(1, 256)] + [["1.1.1.1", 60], ["1.1.1.2", 60]],
+        "93.184.216.34",
+    ],
+)
+def test_wrong_openings_are_refused(openings: Any) -> None:
+    with pytest.raises(MessageError):
+        decode_request(json.dumps({"op": "open", "id": 1, "request": 2, "openings": openings}).encode())
 
 
 def test_longest_lists_that_settings_accept_fit_a_message() -> None:

@@ -84,7 +84,11 @@ def test_only_private_prefixes_are_said_to_open_with_the_switch() -> None:
         (["explain", "2606:4700::1111"], 1, "denied: guests have no IPv6\n"),
         (["explain", "[fd00:ec2::254]:80"], 1, "fd00:ec2::254/128 is cloud metadata (AWS)"),
         (["explain", "febf:ffff::", "--ping"], 1, "fe80::/10 is link local (RFC 4291 section 2.5.6)"),
-        (["explain", "example.org"], 2, "aero-l2: 'example.org' does not start with an IPv4 address"),
+        (["explain", "example.org"], 0, "allowed: no list denies the name; its addresses are judged"),
+        (["explain", "Example.Org.:25"], 1, "denied: TCP port 25 is denied (AERO_L2_DENIED_TCP_PORTS)\n"),
+        (["explain", "printer.local"], 1, "denied: names of the operator's network are not asked for"),
+        (["explain", "a b"], 2, "aero-l2: 'a b' has 'a b', which is no host name"),
+        (["explain", "8.8.8"], 2, "aero-l2: '8.8.8' has '8.8.8', which is no IPv4 address"),
         (["explain", "8.8.8.8:x"], 2, "aero-l2: '8.8.8.8:x' has 'x' for a port"),
         (["explain", "8.8.8.8:1", "--ping"], 2, "ping has none"),
         (["explain", "8.8.8.8", "--config", "/nonexistent"], 2, "aero-l2: --config='/nonexistent'"),
@@ -100,7 +104,7 @@ def test_command_line(arguments: list[str], status: int, said: str) -> None:
 def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
     config = tmp_path / "aero-l2.toml"
     config.write_text(
-        'allowed_cidrs = ["192.168.50.0/24"]\nallowed_tcp_ports = [443]\n'
+        'allowed_cidrs = ["192.168.50.0/24"]\nallowed_tcp_ports = [443]\nallowed_domains = ["a.test"]\n'
         "max_bytes_per_second = 50000\n"
         'tcp_forward = ["10.0.2.2:443=127.0.0.1:1", "10.0.2.2:80=files.lan:1"]'
     )
@@ -111,6 +115,9 @@ def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
         "proto-dst != { 443-443 } counter name denied_port",
         "# tbf on tap0 and on tap1: 50000 bytes/second, burst 131072 bytes",
         "ip daddr 10.0.2.2 tcp dport 443 dnat ip to 10.0.3.2:1",
+        "ip daddr != @named4 counter name denied_name goto refuse",
+        "th dport 53 dnat ip to 10.0.2.2:1053",
+        "th dport 853 counter name denied_encrypted_dns goto refuse",
         "# tcp 10.0.2.2:80 goes to files.lan:1, which is looked up for each tunnel",
     ):
         assert expected in done.output
@@ -119,6 +126,6 @@ def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
 def test_recipes_of_the_document_are_accepted() -> None:
     text = (Path(__file__).parents[2] / "docs/policy.md").read_text()
     recipes = [re.findall(r"^export (\S+?)=(\S+)", block, re.MULTILINE) for block in text.split("```sh")]
-    assert len([recipe for recipe in recipes if recipe]) >= 6
+    assert len([recipe for recipe in recipes if recipe]) >= 7
     for recipe in recipes:
         assert load(KEY | dict(recipe)).warnings == ()

@@ -3,7 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aero_l2.quota.files import LEAST_FILES, MOST_WAITING, OF_OUR_OWN, PER_TUNNEL, file_budget
+from aero_l2.quota.files import (
+    LEAST_FILES,
+    MOST_WAITING,
+    OF_OUR_OWN,
+    PER_REDIRECTION,
+    PER_TUNNEL,
+    file_budget,
+)
 
 
 @given(st.integers(LEAST_FILES, 2_000_000), st.integers(0, 100_000), st.integers(0, 100_000))
@@ -26,3 +33,9 @@ def test_no_wish_means_as_many_as_go() -> None:
     free = limit - OF_OUR_OWN - waiting - dns
     tunnels = file_budget(limit, 0, 1024).tunnels
     assert tunnels * PER_TUNNEL <= free < (tunnels + 1) * PER_TUNNEL
+
+
+def test_sockets_of_redirected_dns_are_counted() -> None:
+    limit, waiting, dns = 20_000, MOST_WAITING, 2 * 1024
+    free = limit - OF_OUR_OWN - waiting - dns
+    assert file_budget(limit, 0, 1024, redirects_dns=True).tunnels == free // (PER_TUNNEL + PER_REDIRECTION)

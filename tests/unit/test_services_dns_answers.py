@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.services.dns.answers import AnswerRules, relay, static
+from aero_l2.services.dns.flights import Flights
 from aero_l2.services.dns.message import Query, reply_to
 from aero_l2.services.dns.nameservers import NoUpstream, read_nameservers
 from aero_l2.services.dns.resolver import Resolver, ResolverSettings
@@ -135,7 +136,7 @@ def test_aaaa_is_noerror_and_empty_without_upstream(tmp_path: Path) -> None:
 
 async def test_without_upstream_every_lookup_is_servfail(tmp_path: Path) -> None:
     resolver = Resolver(resolv_conf=tmp_path / "none")
-    reply = await resolver.resolve(query(), lambda _: False, resolver.new_cache())
+    reply = await resolver.resolve(query(), lambda _: False, resolver.new_cache(), Flights())
     assert reply.rcode() == dns.rcode.SERVFAIL
 
 

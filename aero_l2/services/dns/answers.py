@@ -12,11 +12,12 @@ import dns.rdatatype
 import dns.rrset
 from dns.message import QueryMessage
 
+from aero_l2.services.dns.hints import SERVICE_TYPES, admit
 from aero_l2.services.dns.message import Query, reply_to
 
 _ADDRESS_QUESTIONS: Final = (dns.rdatatype.A, dns.rdatatype.ANY)
-# An alias's TTL bounds for how long a stub believes the address behind it.
-_TTL_RULED: Final = (dns.rdatatype.A, dns.rdatatype.CNAME, dns.rdatatype.DNAME)
+# An alias's TTL bounds for how long a stub believes the address behind it, a service's that of its hints.
+_TTL_RULED: Final = (dns.rdatatype.A, dns.rdatatype.CNAME, dns.rdatatype.DNAME, *SERVICE_TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ def static(query: Query, addresses: Iterable[IPv4Address], ttl: int) -> QueryMes
 def relay(query: Query, upstream: dns.message.Message, rules: AnswerRules) -> QueryMessage:
     """Rebuild an upstream's answer for the guest: its own question, our header, the records by the rules.
 
-    Denied addresses and, while guests have no IPv6, AAAA records are left out of every section; the
-    "authenticated data" bit is passed only for an answer that is whole.
+    Denied addresses and, while guests have no IPv6, AAAA records and IPv6 hints are left out of every
+    section; the "authenticated data" bit is passed only for an answer that is whole.
     """
     reply = reply_to(query, upstream.rcode())
     whole = True
@@ -54,7 +55,7 @@ def relay(query: Query, upstream: dns.message.Message, rules: AnswerRules) -> Qu
     ):
         for rrset in source:
             kept = _admit(rrset, rules)
-            whole = whole and kept is not None and len(kept) == len(rrset)
+            whole = whole and kept is not None and list(kept) == list(rrset)
             if kept:
                 target.append(kept)
     if whole and query.wants_ad and upstream.flags & dns.flags.AD:
@@ -80,7 +81,10 @@ def _admit(rrset: dns.rrset.RRset, rules: AnswerRules) -> dns.rrset.RRset | None
     if rrset.rdtype not in _TTL_RULED or rrset.rdclass != dns.rdataclass.IN:
         return rrset
     ttl = max(1, min(rrset.ttl, rules.max_ttl))
-    if rrset.rdtype != dns.rdatatype.A:
-        return dns.rrset.from_rdata_list(rrset.name, ttl, list(rrset))
-    kept = [rdata for rdata in rrset if not rules.denies(IPv4Address(rdata.address))]
+    if rrset.rdtype == dns.rdatatype.A:
+        kept = [rdata for rdata in rrset if not rules.denies(IPv4Address(rdata.address))]
+    elif rrset.rdtype in SERVICE_TYPES:
+        kept = admit(rrset, rules.denies)
+    else:
+        kept = list(rrset)
     return dns.rrset.from_rdata_list(rrset.name, ttl, kept) if kept else None

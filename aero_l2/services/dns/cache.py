@@ -107,7 +107,7 @@ class AnswerCache:
         if servers is not self._servers:
             self._clear()
             self._servers = servers
-        key = _key(query)
+        key = key_of(query)
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -126,7 +126,7 @@ class AnswerCache:
             return
         if len(wire) > MAX_CACHED_BYTES or of_answer(wire) > MAX_CACHED_COST:
             return
-        key = _key(query)
+        key = key_of(query)
         if key in self._entries:
             self._drop(key)
         size = len(wire) + len(key[0]) + ENTRY_BYTES
@@ -175,5 +175,6 @@ def lifetime(answer: Message, rdtype: RdataType) -> int:
     return min(ttls)
 
 
-def _key(query: Query) -> _Key:
+def key_of(query: Query) -> _Key:
+    """What makes two questions the same: name in any case, type, and the flags that change an answer."""
     return query.name.to_digestable(), query.rdtype, query.flags & _KEY_FLAGS, query.dnssec_ok

@@ -11,11 +11,13 @@ import dns.exception
 import dns.name
 import dns.rcode
 import dns.rdatatype
-from dns.message import QueryMessage
+from dns.message import Message, QueryMessage
 
 from aero_l2.config.nameservers import NameServer
+from aero_l2.policy.domains import DomainLists
 from aero_l2.services.dns.answers import AnswerRules, grow_older, relay, static
-from aero_l2.services.dns.cache import AnswerCache, CacheRoom
+from aero_l2.services.dns.cache import AnswerCache, CacheRoom, key_of
+from aero_l2.services.dns.flights import Flights
 from aero_l2.services.dns.local_names import denial, owner_of_denial
 from aero_l2.services.dns.message import Query, reply_to
 from aero_l2.services.dns.nameservers import GivenServers, HostServers, Servers
@@ -34,7 +36,8 @@ class ResolverSettings:
     `max_pending`: questions waiting for an upstream in the whole process, 0 = no limit; `static_names` are
     answered as given, ahead of every filter; `servers`: the upstreams, empty = those of resolv.conf.
     `private_names`: names of the operator's network (`local_names`) are asked for like others;
-    `max_cache_entries`: answers kept for all tunnels together, 0 = no limit but that of bytes.
+    `max_cache_entries`: answers kept for all tunnels together, 0 = no limit but that of bytes; `domains`: the
+    names that may be looked up.
     """
 
     lookup_timeout_s: float = 2.0
@@ -45,6 +48,7 @@ class ResolverSettings:
     servers: tuple[NameServer, ...] = ()
     private_names: bool = False
     max_cache_entries: int = 10_000
+    domains: DomainLists = field(default_factory=DomainLists)
 
 
 class Resolver:
@@ -82,7 +86,11 @@ class Resolver:
 
     def denial_of(self, query: Query) -> QueryMessage | None:
         """Answer a name that policy denies; None if it may be resolved."""
-        if self._settings.private_names or query.name in self._names:
+        if query.name in self._names:
+            return None
+        if self._settings.domains.denies(query.name.labels[:-1]):
+            return denial(query, dns.name.root)
+        if self._settings.private_names:
             return None
         owner = owner_of_denial(query.name, query.rdtype)
         return None if owner is None else denial(query, owner)
@@ -113,21 +121,27 @@ class Resolver:
         return reply
 
     async def resolve(
-        self, query: Query, denies: Callable[[IPv4Address], bool], cache: AnswerCache
+        self, query: Query, denies: Callable[[IPv4Address], bool], cache: AnswerCache, flights: Flights
     ) -> QueryMessage:
         """Ask the upstreams; SERVFAIL if none answers in time, if there are none, or if too many wait.
 
-        What may be kept of the answer is in `cache` afterwards.
+        A question that is in `flights` is not asked again. What may be kept of the answer is in `cache`
+        afterwards.
         """
-        servers = self._servers.current()
-        if not servers or not self.admits(0):
-            return reply_to(query, dns.rcode.SERVFAIL)
-        with self._counted():
-            found = await self._upstreams.ask(query, servers)
+        found = await flights.share(key_of(query), lambda: self._ask(query, cache))
         if found is None:
             return reply_to(query, dns.rcode.SERVFAIL)
-        cache.put(query, found, servers)
         return relay(query, found, AnswerRules(denies, self._settings.max_ttl))
+
+    async def _ask(self, query: Query, cache: AnswerCache) -> Message | None:
+        servers = self._servers.current()
+        if not servers or not self.admits(0):
+            return None
+        with self._counted():
+            found = await self._upstreams.ask(query, servers)
+        if found is not None:
+            cache.put(query, found, servers)
+        return found
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -13,7 +13,9 @@ import dns.rcode
 from dns.message import QueryMessage
 
 from aero_l2.policy.egress import EgressPolicy
+from aero_l2.services.dns.flights import Flights
 from aero_l2.services.dns.message import Query, Refusal, encode, read, reply_to
+from aero_l2.services.dns.openings import OpenedAddresses, openings
 from aero_l2.services.dns.resolver import Resolver
 from aero_l2.tasks import spawn
 
@@ -50,20 +52,27 @@ class Responder:
         host_addresses: Callable[[], frozenset[IPv4Address]],
         metrics: DnsMetrics,
         max_pending: int = MAX_PENDING_PER_TUNNEL,
+        opened: OpenedAddresses | None = None,
     ) -> None:
-        """`max_pending`: questions of this tunnel that may wait for an upstream."""
+        """`max_pending`: questions of this tunnel that may wait.
+
+        `opened`: where a list allows names, what brings the addresses of an answer within reach before the
+        guest gets it.
+        """
         self._resolver = resolver
         self._policy = policy
         self._host_addresses = host_addresses
         self._metrics = metrics
         self._max_pending = max_pending
+        self._opened = opened
         self._cache = resolver.new_cache()
+        self._flights = Flights()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
     def pending(self) -> int:
-        """Questions of this tunnel that wait for an upstream now."""
+        """Questions of this tunnel that wait now: for an upstream, or for their addresses to be opened."""
         return len(self._tasks)
 
     def handle(self, wire: bytes, deliver: Deliver, *, tcp: bool) -> None:
@@ -85,10 +94,10 @@ class Responder:
             deliver(encode(denial, query, tcp=tcp))
             return
         reply = self._resolver.at_once(query) or self._resolver.remembered(query, self._denies, self._cache)
-        if reply is None and not self._may_wait():
+        if (reply is None or not self._is_open(query, reply)) and not self._may_wait():
             reply = reply_to(query, dns.rcode.SERVFAIL)
-        if reply is None:
-            task = spawn(self._resolve(query, deliver, tcp=tcp), name="dns query")
+        if reply is None or not self._is_open(query, reply):
+            task = spawn(self._resolve(query, reply, deliver, tcp=tcp), name="dns query")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
@@ -108,9 +117,22 @@ class Responder:
     def _may_wait(self) -> bool:
         return self.pending < self._max_pending and self._resolver.admits(self.pending)
 
-    async def _resolve(self, query: Query, deliver: Deliver, *, tcp: bool) -> None:
-        reply = await self._resolver.resolve(query, self._denies, self._cache)
+    async def _resolve(
+        self, query: Query, reply: QueryMessage | None, deliver: Deliver, *, tcp: bool
+    ) -> None:
+        """Get the answer if it is not there yet, and open what it gives: the guest may dial at once."""
+        if reply is None:
+            reply = await self._resolver.resolve(query, self._denies, self._cache, self._flights)
+        if not self._is_open(query, reply) and not await self._open(query, reply):
+            reply = reply_to(query, dns.rcode.SERVFAIL)
         self._finish(query, reply, deliver, tcp=tcp)
+
+    def _is_open(self, query: Query, reply: QueryMessage) -> bool:
+        """Whether the guest can reach what the answer gives, as far as that is DNS's business."""
+        return self._opened is None or self._opened.holds(openings(reply, query.name))
+
+    async def _open(self, query: Query, reply: QueryMessage) -> bool:
+        return self._opened is None or await self._opened.open(openings(reply, query.name))
 
     def _denies(self, address: IPv4Address) -> bool:
         return self._policy.denies_address(address, self._host_addresses()) is not None
