@@ -15,7 +15,9 @@ from typing import Final
 from netns import conntrack
 from netns.errors import NetnsError
 
-READS_PER_WAKE_UP: Final = 64
+DELAY_S: Final = 0.1
+"""From the first event to reading all there are: waking up costs more than an event."""
+READS_PER_TURN: Final = 64
 """A flood of events takes its turn with everything else of the loop: 0.3 ms each."""
 MAX_FLOWS: Final = conntrack.MAX_DUMPED
 """So many of each protocol are kept; a tunnel without limits may have more."""
@@ -45,16 +47,20 @@ class FlowWatch:
         self._incomplete = False
         self._since: dict[tuple[int, int], bool] | None = None
         """While netd is asked: what began (True) and ended (False) since."""
+        self._loop = asyncio.get_running_loop()
+        self._reading: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to listen."""
-        asyncio.get_running_loop().add_reader(self._events.fileno(), self._readable)
+        self._loop.add_reader(self._events.fileno(), self._readable)
 
     def close(self) -> None:
         """Count nothing any more; idempotent."""
         if not self.is_open:
             return
-        asyncio.get_running_loop().remove_reader(self._events.fileno())
+        self._loop.remove_reader(self._events.fileno())
+        if self._reading is not None:
+            self._reading.cancel()
         self._resync.forget(self)
         self._events.close()
         self._replace({kind: set() for kind in self._active})
@@ -82,14 +88,21 @@ class FlowWatch:
         self._replace(found)
 
     def _readable(self) -> None:
+        self._loop.remove_reader(self._events.fileno())
+        self._reading = self._loop.call_later(DELAY_S, self._read)
+
+    def _read(self) -> None:
         before = self._counts()
         try:
-            for _ in range(READS_PER_WAKE_UP):
+            for _ in range(READS_PER_TURN):
                 self._note(self._events.recv(conntrack.MAX_EVENT))
         except BlockingIOError:
             self._drained()
         except OSError:  # ENOBUFS: the socket takes no more until it is empty
             self._incomplete = True
+            self._reading = self._loop.call_later(0, self._read)
+        else:
+            self._reading = self._loop.call_later(0, self._read)
         self._tell(before)
 
     def _note(self, data: bytes) -> None:
@@ -105,6 +118,7 @@ class FlowWatch:
             self._since[flow.protocol, flow.flow] = not flow.over
 
     def _drained(self) -> None:
+        self._loop.add_reader(self._events.fileno(), self._readable)
         if self._incomplete:
             self._incomplete = False
             self._resync.request(self)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
 from typing import TypeVar
 
-from netns import conntrack, link, nftables, ruleset, shaping, tap
+from netns import conntrack, link, nftables, queues, ruleset, shaping, tap
 from netns.errors import SegmentError, describe_os_error
 from netns.spec import GATEWAY, REDIRECTED_DNS_PORT, SegmentSpec
 from netns.syscalls import Namespace, setns, unshare
@@ -38,7 +38,6 @@ class Interior:
     redirected_tcp: int = -1
     netlink: int = -1
     route: int = -1
-    """Only where a limit of bytes a second may be in force."""
 
     def close(self) -> None:
         """Close what is open; idempotent. The namespace goes when its last descriptor does."""
@@ -101,8 +100,7 @@ def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], al
             tap.make_tap("tap1")
             with nftables.applied_rules(nft, ruleset.render(spec, hosts, allow_ping)):
                 link.configure_links()
-                if spec.max_bytes_per_second:
-                    interior.route = _limit_bytes(spec)
+                interior.route = _route_socket(spec)
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
@@ -134,11 +132,12 @@ def _own_namespace() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _limit_bytes(spec: SegmentSpec) -> int:
-    """Limit both interfaces; the socket that tells what was dropped. Raises SegmentError, OSError."""
-    indices = (socket.if_nametoindex("tap0"), socket.if_nametoindex("tap1"))
-    with shaping.open_route() as route:
-        shaping.limit(route, indices, spec.max_bytes_per_second, spec.bytes_burst)
+def _route_socket(spec: SegmentSpec) -> int:
+    """Limit both interfaces, if at all; a socket that tells what they lost. Raises SegmentError, OSError."""
+    with queues.open_route() as route:
+        if spec.max_bytes_per_second:
+            indices = (socket.if_nametoindex("tap0"), socket.if_nametoindex("tap1"))
+            shaping.limit(route, indices, spec.max_bytes_per_second, spec.bytes_burst)
         return route.detach()
 
 

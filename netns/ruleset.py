@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from netns import answers, names, newflows, shaping
+from netns import answers, names, newflows, queues, shaping
 from netns.portrules import has_all, refused_ports
 from netns.spec import (
     GATEWAY,
@@ -47,8 +47,8 @@ DENIED_COUNTERS = (
 """Counters of packets that policy refused."""
 LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp", "limit_dns", "limit_new_flows")
 """Counters of packets that a limit refused."""
-LOST_COUNTERS = ("limit_fragments", "limit_dns", "limit_new_flows", shaping.COUNTER)
-"""Those of packets that a limit dropped without an answer; the last is not of nft."""
+LOST_COUNTERS = ("limit_fragments", "limit_dns", "limit_new_flows", shaping.COUNTER, queues.COUNTER)
+"""Those of packets dropped without an answer, for a limit or a full queue; the last two are not of nft."""
 COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, "invalid", "ipv6")
 
 FRAGMENTS_PER_SECOND = 200

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from netns import conntrack, nftables, shaping
+from netns import conntrack, nftables, queues
 from netns.namespace import Interior
 from netns.nat import NatDriver
 from netns.spec import SegmentSpec
@@ -32,13 +32,11 @@ class Segment:
         self.hosts = hosts
 
     def counters(self) -> dict[str, int]:
-        """Packets by named counter. Raises OSError."""
+        """Packets by named counter, those that queues lost too. Raises OSError."""
         with _borrowed(self.interior.netlink) as netlink:
             counters = nftables.read_counters(netlink)
-        if self.interior.route >= 0:
-            with _borrowed(self.interior.route) as route:
-                counters[shaping.COUNTER] = shaping.read_dropped(route)
-        return counters
+        with _borrowed(self.interior.route) as route:
+            return counters | queues.read_lost(route)
 
     def flows(self) -> bytes:
         """The active flows, as `conntrack.pack` writes them. Raises OSError."""
@@ -54,7 +52,7 @@ class Segment:
     def adopt(self, hosts: frozenset[IPv4Network]) -> None:
         """On a thread inside the namespace: open what an earlier netd had, with today's ``hosts``."""
         self.interior.netlink = nftables.open_netlink().detach()
-        self.interior.route = shaping.open_route().detach()
+        self.interior.route = queues.open_route().detach()
         with _borrowed(self.interior.netlink) as netlink:
             nftables.replace_host_set(netlink, hosts)
         self.hosts = hosts

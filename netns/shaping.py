@@ -24,10 +24,10 @@ SMALL_PACKETS: Final = 256
 """A flow goes first while its packets are shorter than so many bytes on average, both ways."""
 _FIRST_BAND: Final = "0:6"  # TC_PRIO_INTERACTIVE, linux/pkt_sched.h
 
-_KIND: Final = "tbf"
-_NEW_LINK, _NEW_QDISC, _GET_QDISC = 16, 36, 38
-_REQUEST, _ACK, _CREATE, _EXCL, _DUMP = 0x1, 0x4, 0x400, 0x200, 0x300
-_ERROR, _DONE = 0x2, 0x3
+KIND: Final = "tbf"
+_NEW_LINK, _NEW_QDISC = 16, 36
+_REQUEST, _ACK, _CREATE, _EXCL = 0x1, 0x4, 0x400, 0x200
+_ERROR = 0x2
 _ROOT: Final = 0xFFFFFFFF
 _HANDLE: Final = 1 << 16
 _ETHERNET: Final = 1  # TC_LINKLAYER_ETHERNET
@@ -69,13 +69,13 @@ def requests(index: int, bytes_per_second: int, burst: int) -> list[bytes]:
     )
     return [
         _queue_length(index),
-        _message(index, _HANDLE, _ROOT, netlink.string(1, _KIND) + options),
+        _message(index, _HANDLE, _ROOT, netlink.string(1, KIND) + options),
         _message(index, 0, _HANDLE | 1, netlink.string(1, "pfifo_fast")),
     ]
 
 
 def limit(route: socket.socket, indices: tuple[int, ...], bytes_per_second: int, burst: int) -> None:
-    """Set the limit on each interface by ``route``, a socket of `open_route`.
+    """Set the limit on each interface by ``route``, an rtnetlink socket of the namespace.
 
     Raises SegmentError with the setting's name.
     """
@@ -90,35 +90,6 @@ def limit(route: socket.socket, indices: tuple[int, ...], bytes_per_second: int,
                     netlink.raise_error(payload)
     except OSError as error:
         raise SegmentError(_explain(error)) from error
-
-
-def open_route() -> socket.socket:
-    """An rtnetlink socket of the calling thread's namespace. Raises OSError."""
-    route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    route.settimeout(2.0)
-    route.bind((0, 0))
-    return route
-
-
-def read_dropped(route: socket.socket) -> int:
-    """Packets that the limit has dropped, both ways together. Raises OSError."""
-    route.send(struct.pack("=IHHII", 36, _GET_QDISC, _REQUEST | _DUMP, 1, 0) + bytes(20))
-    dropped = 0
-    while True:
-        for kind, payload in netlink.split(route.recv(65536)):
-            if kind == _DONE:
-                return dropped
-            if kind == _ERROR:
-                netlink.raise_error(payload)
-            dropped += _dropped(dict(netlink.attributes(payload[20:])))
-
-
-def _dropped(attributes: dict[int, bytes]) -> int:
-    """Of one queueing discipline: TCA_KIND, TCA_STATS2 { TCA_STATS_QUEUE { qlen, backlog, drops, … } }."""
-    if attributes.get(1, b"").rstrip(b"\0") != _KIND.encode():
-        return 0
-    queue = dict(netlink.attributes(attributes[7]))[3]
-    return int(struct.unpack_from("=III", queue)[2])
 
 
 def _message(index: int, handle: int, parent: int, attributes: bytes) -> bytes:

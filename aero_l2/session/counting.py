@@ -30,7 +30,7 @@ class Reading:
     """Packets of one tunnel since its start, by what became of them.
 
     connects_failed: RSTs and ICMP errors that answered a SYN. datagrams_failed: ICMP errors about datagrams.
-    dropped: lost for a limit without an answer.
+    dropped: lost for a limit or a full queue, without an answer.
     """
 
     denied: int = 0

@@ -1,0 +1,67 @@
+"""Packets that a tunnel's interfaces have lost for a full queue, by rtnetlink(7).
+
+A TAP keeps what its reader has not taken yet, in a ring as long as its transmit queue; what does not fit
+counts as dropped in the interface's statistics. Where the kernel holds the sender back instead, the queue
+before the ring fills and counts.
+"""
+
+import socket
+import struct
+from typing import Final
+
+from netns import netlink, shaping
+
+COUNTER: Final = "full_queue"
+"""Name of the number, beside nft's named counters."""
+
+_GET_LINK, _GET_QDISC = 18, 38
+_REQUEST, _DUMP = 0x1, 0x300
+_ERROR, _DONE = 0x2, 0x3
+_ROOT: Final = 0xFFFFFFFF
+_IFLA_STATS64 = 23
+_TX_DROPPED = 7  # place in struct rtnl_link_stats64, linux/if_link.h
+
+
+def open_route() -> socket.socket:
+    """An rtnetlink socket of the calling thread's namespace. Raises OSError."""
+    route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    route.settimeout(2.0)
+    route.bind((0, 0))
+    return route
+
+
+def read_lost(route: socket.socket) -> dict[str, int]:
+    """Packets lost since the start, of both interfaces together, by `COUNTER` and `shaping.COUNTER`.
+
+    Raises OSError.
+    """
+    lost = {COUNTER: 0, shaping.COUNTER: 0}
+    for payload in _dump(route, _GET_LINK, bytes(16)):
+        lost[COUNTER] += _tx_dropped(dict(netlink.attributes(payload[16:])))
+    for payload in _dump(route, _GET_QDISC, bytes(20)):
+        if struct.unpack_from("=I", payload, 12)[0] == _ROOT:  # tcm_parent: those behind it count in it
+            kind, dropped = _queueing_discipline(dict(netlink.attributes(payload[20:])))
+            lost[shaping.COUNTER if kind == shaping.KIND else COUNTER] += dropped
+    return lost
+
+
+def _dump(route: socket.socket, kind: int, header: bytes) -> list[bytes]:
+    route.send(struct.pack("=IHHII", 16 + len(header), kind, _REQUEST | _DUMP, 1, 0) + header)
+    payloads: list[bytes] = []
+    while True:
+        for answer, payload in netlink.split(route.recv(65536)):
+            if answer == _DONE:
+                return payloads
+            if answer == _ERROR:
+                netlink.raise_error(payload)
+            payloads.append(payload)
+
+
+def _tx_dropped(attributes: dict[int, bytes]) -> int:
+    return int(struct.unpack_from("=Q", attributes[_IFLA_STATS64], 8 * _TX_DROPPED)[0])
+
+
+def _queueing_discipline(attributes: dict[int, bytes]) -> tuple[str, int]:
+    """TCA_KIND, and of TCA_STATS2 { TCA_STATS_QUEUE { qlen, backlog, drops, … } } the drops."""
+    queue = dict(netlink.attributes(attributes[7]))[3]
+    return attributes[1].rstrip(b"\0").decode(), int(struct.unpack_from("=III", queue)[2])
