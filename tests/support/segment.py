@@ -57,9 +57,17 @@ class Segment:
             for frame in self._read(self.interior.tap, 0.1):
                 if ICMP in frame and frame[ICMP].type == 0 and frame[ICMP].seq == number:
                     return back, self._read_nat(leaving)
-                if ARP not in frame:
+                if ARP in frame:
+                    self._answer_arp(frame[ARP])
+                else:
                     back.append(frame)
         raise AssertionError("the gateway answers no ping")
+
+    def _answer_arp(self, asked: Packet) -> None:
+        """As a guest does; else the gateway forgets it after half a minute."""
+        if asked.op == 1 and asked.pdst == str(GUEST):
+            reply = ARP(op=2, hwsrc=GUEST_MAC, psrc=str(GUEST), hwdst=asked.hwsrc, pdst=asked.psrc)
+            self.send(reply)
 
     def read_guest(self, timeout_s: float) -> list[Packet]:
         """What waits for the guest, ARP included; up to ``timeout_s`` for the first."""
