@@ -95,7 +95,7 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
         ),
         Variable(
             "dns_max_ttl_secs", "AERO_L2_DNS_MAX_TTL_SECS", "300", _ttl,
-            "Largest TTL of an A, CNAME or DNAME record in an answer.", "s",
+            "Largest TTL of addresses, aliases and services (SVCB, HTTPS) in an answer.", "s",
         ),
         Variable(
             "max_pending_dns", "AERO_L2_STACK_MAX_PENDING_DNS", "1024", _limit,
