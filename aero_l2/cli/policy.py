@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Final, NoReturn
 
 import dns.name
@@ -45,7 +45,8 @@ def explain_(
     """
     protocol: Protocol = "ping" if ping else "udp" if udp else "tcp"
     if (address := _ipv6(destination)) is not None:
-        typer.echo(str(Verdict(False, why_denied(address))))
+        denied = [prefix for prefix in _settings(config).denied_cidrs if isinstance(prefix, IPv6Network)]
+        typer.echo(str(Verdict(False, why_denied(address, denied))))
         raise typer.Exit(EXIT_DENIED)
     host, port = _destination(destination, protocol)
     settings = _settings(config)
@@ -93,12 +94,17 @@ def _of_own_names(settings: Settings, name: str) -> Verdict | None:
     """What is decided about a name ahead of the lists, or about one that means something only here."""
     given = [str(address) for known, address in settings.dns_a if known == name]
     if given:
-        return Verdict(True, f"AERO_L2_DNS_A says {', '.join(given)}, ahead of every list; judge that")
+        said = f"AERO_L2_DNS_A says {', '.join(given)}, ahead of every list"
+        return Verdict(True, f"{said}; its addresses are judged one by one")
     if DomainLists.of(settings).denies(name.encode().split(b".")) or settings.allow_private_ips:
         return None
     if owner_of_denial(dns.name.from_text(name), RdataType.A) is None:
         return None
-    return Verdict(False, "names of the operator's network are not asked for; AERO_L2_DNS_A gives guests one")
+    return Verdict(
+        False,
+        "names of the operator's network are not asked for; AERO_L2_DNS_A gives guests one, "
+        "AERO_L2_ALLOW_PRIVATE_IPS all of them",
+    )
 
 
 def _destination(text: str, protocol: Protocol) -> tuple[IPv4Address | str, int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import ip_network
 from typing import Final
 
 from aero_l2.config.values import BadValue
@@ -36,8 +36,8 @@ def _domain(entry: str) -> str:
         )
     if _is_address(name):
         raise BadValue(
-            f"has {entry!r}, which is an address",
-            "list addresses in AERO_L2_ALLOWED_CIDRS or AERO_L2_DENIED_CIDRS",
+            f"has {entry!r}, which is an address or a prefix",
+            "list names; AERO_L2_DENIED_CIDRS denies addresses, AERO_L2_DNS_A gives one an allowed name",
         )
     if len(name) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in name.split(".")):
         raise BadValue(f"has {entry!r}, which is no domain", _FIX)
@@ -54,7 +54,7 @@ def _fix_for(name: str) -> str:
 
 def _is_address(name: str) -> bool:
     try:
-        IPv4Address(name)
-    except AddressValueError:
+        ip_network(name, strict=False)
+    except ValueError:
         return False
     return True

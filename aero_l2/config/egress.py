@@ -39,7 +39,8 @@ METADATA: Final = {
     IPv4Address("100.100.100.200"): "Alibaba Cloud",
 }
 """Where clouds hand out the credentials of a machine, and which."""
-_PREFIX_FIX: Final = "write IPv4 prefixes or addresses, several with commas, for example 192.0.2.0/24"
+_PREFIX_FIX: Final = "write prefixes or addresses, several with commas, for example 192.0.2.0/24"
+_PORT_FIX: Final = "write ports from 1 to 65535 or ranges like 8000-8100, several with commas"
 _LENGTH = re.compile(r"[0-9]{1,2}", re.ASCII)
 _LENGTH6 = re.compile(r"[0-9]{1,3}", re.ASCII)
 
@@ -119,8 +120,11 @@ def _reachable(prefix: IPv4Network, entry: str) -> IPv4Network:
 
 def _port_range(entry: str) -> PortRange:
     first, dash, last = (part.strip() for part in entry.partition("-"))
-    low = port_number(first)
-    high = port_number(last) if dash else low
+    try:
+        low = port_number(first)
+        high = port_number(last) if dash else low
+    except BadValue:
+        raise BadValue(f"has {entry!r} for a port", _PORT_FIX) from None
     if low > high:
         raise BadValue(f"has {entry!r}, a range backwards", f"write {high}-{low}")
     return low, high

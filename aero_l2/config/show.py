@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from aero_l2.auth.keys import Keys
 from aero_l2.auth.modes import AuthMode
 from aero_l2.config.forwards import ForwardRule
+from aero_l2.config.nameservers import DNS_PORT, NameServer
 from aero_l2.config.secret_quirks import SHORT_BYTES
 from aero_l2.config.values import ListenAddress
 
@@ -26,6 +27,8 @@ def shown(value: object) -> str:
             return value.value
         case ListenAddress(host, port):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case NameServer(address, port):
+            return address if port == DNS_PORT else shown(ListenAddress(address, port))
         case ForwardRule():
             return f"{value.address}:{value.port}={value.host}:{value.target_port}"
         case (int(first), int(last)):

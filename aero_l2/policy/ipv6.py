@@ -6,6 +6,7 @@ drops every IPv6 frame, so no packet rule is made of this table.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
@@ -33,7 +34,10 @@ SPECIAL_PREFIXES: Final[tuple[tuple[IPv6Network, str], ...]] = tuple(
 )
 
 
-def why_denied(address: IPv6Address) -> str:
-    """Why a guest cannot reach `address`, in words."""
+def why_denied(address: IPv6Address, denied: Iterable[IPv6Network] = ()) -> str:
+    """Why a guest cannot reach `address`, in words. `denied` are the prefixes of AERO_L2_DENIED_CIDRS."""
+    for prefix in denied:
+        if address in prefix:
+            return f"guests have no IPv6; {prefix} is a denied prefix (AERO_L2_DENIED_CIDRS), too"
     special = (f"; {network} is {reason}" for network, reason in SPECIAL_PREFIXES if address in network)
     return "guests have no IPv6" + next(special, "")

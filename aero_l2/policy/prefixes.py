@@ -38,8 +38,8 @@ def _prefix(
 # The narrower prefix stands first: the first one that holds an address names the reason.
 SPECIAL_PREFIXES: tuple[SpecialPrefix, ...] = (
     *(_prefix(f"{address}/32", "cloud metadata", whose, always=True) for address, whose in METADATA.items()),
-    _prefix("10.0.3.0/24", "network of the NAT process", "docs/SPECIFICATION.md", unroutable=True),
-    _prefix("10.0.2.0/24", "LAN of the guest", "docs/SPECIFICATION.md", unroutable=True),
+    _prefix("10.0.3.0/24", "the network of the NAT process", "docs/SPECIFICATION.md", unroutable=True),
+    _prefix("10.0.2.0/24", "the LAN of the guest", "docs/SPECIFICATION.md", unroutable=True),
     _prefix("0.0.0.0/8", "this network", "RFC 791 section 3.2", unroutable=True),
     _prefix("10.0.0.0/8", "private use", "RFC 1918"),
     _prefix("100.64.0.0/10", "shared address space", "RFC 6598"),

@@ -209,7 +209,7 @@ def test_faults_of_values_say_that_they_are_in_the_file(file: Path) -> None:
         ),
         (
             "allowed_tcp_ports = [0]",
-            "allowed_tcp_ports='0' in F has '0' for a port: a port is a number from 1",
+            "allowed_tcp_ports='0' in F has '0' for a port: write ports from 1 to 65535",
         ),
         ("denied_cidrs = [1]", "denied_cidrs=[1] in F is an array: write an array of strings"),
         (

@@ -101,6 +101,13 @@ def test_command_line(arguments: list[str], status: int, said: str) -> None:
     assert done.output.startswith(said) or said in done.output.splitlines()[0]
 
 
+def test_denied_ipv6_prefix_is_named() -> None:
+    env = KEY | {"AERO_L2_DENIED_CIDRS": "192.0.2.0/24,2606:4700::/32"}
+    done = CliRunner().invoke(app, ["policy", "explain", "2606:4700::1"], env=env)
+    said = "guests have no IPv6; 2606:4700::/32 is a denied prefix (AERO_L2_DENIED_CIDRS), too"
+    assert (done.exit_code, done.output) == (1, f"denied: {said}\n")
+
+
 def test_printed_rules_are_those_of_the_settings(tmp_path: Path) -> None:
     config = tmp_path / "aero-l2.toml"
     config.write_text(

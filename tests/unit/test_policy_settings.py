@@ -125,7 +125,7 @@ def test_prefixes_are_sorted_and_merged_and_blank_is_unset(name: str) -> None:
     [
         ("10.1.2.3/8", "an address with bits beyond its prefix: write 10.0.0.0/8 or 10.1.2.3"),
         ("10.1.2.3/0", "an address with bits beyond its prefix: write 0.0.0.0/0 or 10.1.2.3"),
-        ("example.org", "which is no prefix and no address: write IPv4 prefixes"),
+        ("example.org", "which is no prefix and no address: write prefixes"),
         ("10.0.0", "which is no prefix and no address"),
         ("010.0.0.0/8", "which is no prefix and no address"),
         ("10.0.0.0/33", "whose prefix length is not 0 to 32"),
@@ -200,8 +200,8 @@ def test_dns_answers_are_judged_by_the_lists_in_order() -> None:
         "240.0.0.1": None,
         "45.33.32.10": None,
         "45.33.32.11": HOST_ADDRESS,
-        "10.0.3.2": "network of the NAT process (docs/SPECIFICATION.md)",
-        "10.0.2.77": "LAN of the guest (docs/SPECIFICATION.md)",
+        "10.0.3.2": "the network of the NAT process (docs/SPECIFICATION.md)",
+        "10.0.2.77": "the LAN of the guest (docs/SPECIFICATION.md)",
         "192.168.0.1": "private use (RFC 1918)",
         "93.184.216.34": None,
     }

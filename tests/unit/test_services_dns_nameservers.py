@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from aero_l2.config import load
 from aero_l2.config.nameservers import NameServer, name_servers
+from aero_l2.config.show import shown
 from aero_l2.errors import ConfigError
 from aero_l2.services.dns.nameservers import LOOK_EVERY_S, MAX_FILE_BYTES, GivenServers, HostServers
 
@@ -27,6 +28,11 @@ from aero_l2.services.dns.nameservers import LOOK_EVERY_S, MAX_FILE_BYTES, Given
 )
 def test_dns_servers_are_read(value: str, servers: tuple[NameServer, ...]) -> None:
     assert name_servers(value) == servers
+
+
+@pytest.mark.parametrize("value", ["192.0.2.53", "192.0.2.53:5353,2001:db8::53", "[2001:db8::53]:5353"])
+def test_servers_are_shown_as_they_are_written(value: str) -> None:
+    assert shown(name_servers(value)) == value
 
 
 @pytest.mark.parametrize(
