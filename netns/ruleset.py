@@ -113,7 +113,11 @@ table arp {TABLE} {{
 
 
 def _guard() -> str:
-    """Before defragmentation (-400): only IPv4, only the guest's address, fragments at a bounded rate."""
+    """Before defragmentation (-400): only IPv4, only the guest's address, fragments at a bounded rate.
+
+    The gateway's broadcasts (DHCP) come back to it as copies, still marked as not tracked, which no packet
+    of a guest is here: they are not the guest's, and do not count.
+    """
     over = f"limit rate over {FRAGMENTS_PER_SECOND}/second burst {2 * FRAGMENTS_PER_SECOND} packets"
     return f"""\
   chain guard {{
@@ -123,6 +127,7 @@ def _guard() -> str:
     ip frag-off & 0x3fff != 0 {over} counter name limit_fragments drop
     ip saddr {GUEST} accept
     ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept
+    ip saddr {GATEWAY} ct state untracked drop
     counter name denied_spoofed drop
   }}"""
 

@@ -268,6 +268,15 @@ def test_dhcp_reaches_the_gateways_socket(lan: Segment) -> None:
     assert BOOTP(os.read(lan.interior.dhcp, 2048)).xid == 7
 
 
+def test_gateways_own_broadcast_is_not_counted_as_a_guests(lan: Segment) -> None:
+    """DHCP is answered by broadcast, of which the kernel gives the sender's host a copy (ip(7))."""
+    with socket.socket(fileno=os.dup(lan.interior.dhcp)) as dhcp:
+        dhcp.sendto(b"offer", ("255.255.255.255", 68))
+    assert any(UDP in frame and frame[UDP].dport == 68 for frame in lan.read_guest(5.0))
+    lan.judge()
+    assert {name for name, packets in lan.counters().items() if packets and name != "ipv6"} == set()
+
+
 def test_neighbour_table_knows_no_more_than_guest_and_nat() -> None:
     """A guest that answers for a whole subnet must not fill the table that all namespaces share."""
     with segment(SPEC) as lan:
