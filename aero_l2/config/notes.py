@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from typing import Any, Final
 
 from aero_l2.auth.modes import AuthMode
+from aero_l2.config import idle
 from aero_l2.config.access import ANY_ORIGIN
 from aero_l2.config.egress import METADATA
 from aero_l2.config.given import Given
@@ -30,6 +31,7 @@ def about(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str
     yield from _idle_proxies(fields, given)
     yield from _literal_wildcards(fields)
     yield from _wide_openings(fields, given)
+    yield from idle.about(fields, given)
 
 
 def _no_auth(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
