@@ -49,13 +49,18 @@ LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp", "limit_dns", "lim
 """Counters of packets that a limit refused."""
 LOST_COUNTERS = ("limit_fragments", "limit_dns", "limit_new_flows", shaping.COUNTER, queues.COUNTER)
 """Those of packets dropped without an answer, for a limit or a full queue; the last two are not of nft."""
-COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, "invalid", "ipv6")
+COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, "invalid", "ipv6", "icmp_errors")
 
 FRAGMENTS_PER_SECOND = 200
 """Enough for 20 datagrams of 15 KB a second; the kernel bounds their memory at 4 MiB a namespace."""
 
 _SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 _NO_SYN = "tcp flags & (fin | syn | rst | ack) != syn"
+# What a guest says of packets it got (RFC 792): nobody answers it, and it is no attempt to reach anything.
+_ICMP_ERROR = (
+    "icmp type { destination-unreachable, source-quench, redirect, time-exceeded, parameter-problem } "
+    "counter name icmp_errors drop"
+)
 DNS_CONNECTIONS_PER_SECOND = 50
 """Untracked, so no flow limit holds them; a flood would also write the host's log (SYN flooding)."""
 _NOWHERE = IPv4Address("192.0.2.1")
@@ -204,6 +209,7 @@ def _input(spec: SegmentSpec) -> str:
     ip daddr {GATEWAY} meta l4proto {{ tcp, udp }} th dport 53 accept
     ip daddr {GATEWAY} icmp type echo-request accept
 {names.input_rule(spec)}\
+    {_ICMP_ERROR}
     counter name denied_gateway goto refuse
   }}"""
 
@@ -223,6 +229,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     iif "tap1" oif "tap0" ct state established,related accept
     iif "tap1" drop
     ct state established accept
+    {_ICMP_ERROR}
     ct original ip daddr 127.0.0.0/8 counter name denied_martian goto refuse
     meta l4proto != {{ tcp, udp, icmp }} counter name denied_protocol goto refuse
     ct state invalid counter name invalid drop

@@ -41,7 +41,7 @@ def explain_(
     """Say whether a guest may reach an address or look a name up, and which rule and setting decide.
 
     Addresses of this machine, as it is now, are judged as the host's. Without a port, the address or the name
-    alone is judged; names are not looked up. Exit status 0: allowed, 1: denied, 2: cannot say.
+    alone is judged; names are not looked up. Exit status 0: allowed, 1: denied, 2: cannot say, or depends.
     """
     protocol: Protocol = "ping" if ping else "udp" if udp else "tcp"
     if (address := _ipv6(destination)) is not None:
@@ -57,6 +57,8 @@ def explain_(
         dialled = Destination(host, protocol, port)
         verdict = explain(policy, settings.forwards, _host_networks(), dialled, domains)
     typer.echo(str(verdict))
+    if verdict.depends:
+        raise typer.Exit(EXIT_USAGE)
     if not verdict.allowed:
         raise typer.Exit(EXIT_DENIED)
 

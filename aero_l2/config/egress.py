@@ -105,6 +105,8 @@ def _prefix6(entry: str) -> IPv6Network | None:
         return None
     if "%" in text or (slash and not (_LENGTH6.fullmatch(length) and int(length) <= 128)):
         raise BadValue(f"has {entry!r}, which is no IPv6 prefix", "write one like 2001:db8::/32")
+    if (mapped := IPv6Address(text).ipv4_mapped) is not None:
+        raise BadValue(f"has {entry!r}, an IPv4 address in IPv6 form", f"write {mapped}")
     meant = IPv6Network((text, int(length) if slash else 128), strict=False)
     if meant.network_address != IPv6Address(text):
         raise BadValue(f"has {entry!r}, an address with bits beyond its prefix", f"write {meant} or {text}")

@@ -56,6 +56,10 @@ _NEAR: Final = 0.77
 """Least similarity (difflib): `listen_addr` is near `proxy_listen_addr`, `secret` not near `jwt_secret`."""
 
 
+_OTHER_WORDS: Final = {"denied_domains": "blocked_domains", "blocked_cidrs": "denied_cidrs"}
+"""What others call it, or our own other settings would."""
+
+
 def hint(key: str, *, as_key: bool) -> str:
     """`, did you mean …?` where the key of a setting is near `key`, else where all of them are listed.
 
@@ -63,7 +67,8 @@ def hint(key: str, *, as_key: bool) -> str:
         key: what somebody wrote, as `toml_key` makes it.
         as_key: whether it was in a TOML file.
     """
-    near = difflib.get_close_matches(key, _SUGGESTED, n=1, cutoff=_NEAR)
+    near = [_OTHER_WORDS[key]] if key in _OTHER_WORDS else []
+    near = near or difflib.get_close_matches(key, _SUGGESTED, n=1, cutoff=_NEAR)
     if not near:
         return ": `aero-l2 settings` lists all there are"
     return f", did you mean {near[0] if as_key else BY_KEY[near[0]]}?"

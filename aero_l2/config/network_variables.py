@@ -117,7 +117,7 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
         Variable(
             "max_new_flows_per_second", "AERO_L2_MAX_NEW_FLOWS_PER_SECOND", "500", _limit,
             "TCP, UDP and ping flows that a tunnel may begin in a second, after a burst of twice as many. "
-            "What is beyond is dropped without an answer.",
+            "What is beyond is dropped without an answer.", "flows/s",
         ),
         Variable(
             "tcp_connect_timeout_ms", "AERO_L2_TCP_CONNECT_TIMEOUT_MS", "5000", _duration_ms,
@@ -130,7 +130,7 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
         Variable(
             "max_bytes_per_second", "AERO_L2_MAX_BYTES_PER_SECOND", "0", ZeroOr(10_000, _MAX_BYTES, NO_LIMIT),
             "Bytes a second of a tunnel and direction; what exceeds it waits, and is dropped where too much "
-            "waits (docs/policy.md).", "bytes",
+            "waits (docs/policy.md).", "bytes/s",
         ),
         Variable(
             "max_bytes_burst", "AERO_L2_MAX_BYTES_PER_SECOND_BURST", "0",
@@ -140,11 +140,12 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
         Variable(
             "max_packets_per_second", "AERO_L2_MAX_PACKETS_PER_SECOND", "0", _limit,
             "Frames of a guest that are passed on a second; what exceeds it is dropped, the tunnel stays.",
+            "frames/s",
         ),
         Variable(
             "max_packets_burst", "AERO_L2_MAX_PACKETS_PER_SECOND_BURST", "0",
             Number(0, _MANY, "a second's worth"),
-            "Frames that may pass at once where AERO_L2_MAX_PACKETS_PER_SECOND is set.",
+            "Frames that may pass at once where AERO_L2_MAX_PACKETS_PER_SECOND is set.", "frames",
         ),
     )),
 )  # fmt: skip

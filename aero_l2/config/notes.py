@@ -109,6 +109,9 @@ def _literal_wildcards(fields: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name}: {entry!r} is taken literally, there are no patterns"
 
 
+_RESERVED: Final = IPv4Network("240.0.0.0/4")
+
+
 def _wide_openings(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
     """An allowed prefix opens whatever is in it, also what nobody thinks of who writes 0.0.0.0/0."""
     denied = [prefix for prefix in fields.get("denied_cidrs", ()) if isinstance(prefix, IPv4Network)]
@@ -118,7 +121,7 @@ def _wide_openings(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Ite
             continue
         metadata = [str(a) for a in METADATA if a in prefix and not any(a in other for other in denied)]
         opened = [f"cloud metadata ({', '.join(metadata)}), which hands out credentials"] if metadata else []
-        if prefix.prefixlen < _WIDE:
+        if prefix.prefixlen < _WIDE and not prefix.subnet_of(_RESERVED):
             opened += ["all private networks and addresses of this host in it"]
         if opened:
             yield (

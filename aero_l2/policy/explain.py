@@ -25,14 +25,19 @@ _ENCRYPTED_DNS_PORT: Final = 853
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether it is within reach, and the rule and setting that decide or would change it."""
+    """Whether it is within reach, and the rule and setting that decide or would change it.
+
+    depends: allowed, but only under a condition that `reason` names.
+    """
 
     allowed: bool
     reason: str
+    depends: bool = False
 
     def __str__(self) -> str:
         """One line for people."""
-        return f"{'allowed' if self.allowed else 'denied'}: {self.reason}"
+        word = "depends" if self.depends else "allowed" if self.allowed else "denied"
+        return f"{word}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ def _while_named(address: Verdict) -> Verdict:
         True,
         f"{address.reason}, but it is within reach only while DNS has handed it out for an allowed name "
         "(AERO_L2_ALLOWED_DOMAINS)",
+        depends=True,
     )
 
 

@@ -277,6 +277,7 @@ def test_compatible_variable_that_does_not_parse_is_refused() -> None:
         ("AERO_L2_SESSION_SECERT_FILE", "AERO_L2_SESSION_SECRET_FILE"),
         ("AERO_L2_LISTEN_ADDR", "AERO_L2_PROXY_LISTEN_ADDR"),
         ("AERO_L2_max_connections", "AERO_L2_MAX_CONNECTIONS"),
+        ("AERO_L2_DENIED_DOMAINS", "AERO_L2_BLOCKED_DOMAINS"),
     ],
 )
 def test_unknown_variable_is_a_warning_with_the_nearest_name(wrong: str, right: str) -> None:

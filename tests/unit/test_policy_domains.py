@@ -183,3 +183,4 @@ def test_address_is_explained_with_lists(
     verdict = explain(EgressPolicy(), (), (), destination, lists)
     assert verdict.allowed is allowed
     assert said in verdict.reason
+    assert verdict.depends is str(verdict).startswith("depends: ") is ("only while" in said)

@@ -92,11 +92,14 @@ def test_only_private_prefixes_are_said_to_open_with_the_switch() -> None:
         (["explain", "8.8.8.8:x"], 2, "aero-l2: '8.8.8.8:x' has 'x' for a port"),
         (["explain", "8.8.8.8:1", "--ping"], 2, "ping has none"),
         (["explain", "8.8.8.8", "--config", "/nonexistent"], 2, "aero-l2: --config='/nonexistent'"),
+        (["explain", "8.8.8.8:443", "--config", "NAMES"], 2, "depends: no rule denies it, but"),
         (["show"], 0, "table inet aero {"),
     ],
 )
-def test_command_line(arguments: list[str], status: int, said: str) -> None:
-    done = CliRunner().invoke(app, ["policy", *arguments], env=KEY)
+def test_command_line(arguments: list[str], status: int, said: str, tmp_path: Path) -> None:
+    (names := tmp_path / "names.toml").write_text('allowed_domains = ["a.test"]')
+    given = [str(names) if argument == "NAMES" else argument for argument in arguments]
+    done = CliRunner().invoke(app, ["policy", *given], env=KEY)
     assert done.exit_code == status
     assert done.output.startswith(said) or said in done.output.splitlines()[0]
 

@@ -156,6 +156,8 @@ def test_ipv6_may_be_denied_and_cannot_be_allowed(entry: str) -> None:
         ("fd00::/", "which is no IPv6 prefix"),
         ("fe80::1%eth0", "which is no IPv6 prefix"),
         ("fd00::/ffff::", "which is no IPv6 prefix"),
+        ("::ffff:9.9.9.9", "an IPv4 address in IPv6 form: write 9.9.9.9"),
+        ("::ffff:10.0.0.0/104", "an IPv4 address in IPv6 form: write 10.0.0.0"),
     ],
 )
 def test_ipv6_prefix_that_is_none_is_refused_with_the_fix(entry: str, said: str) -> None:
