@@ -13,6 +13,7 @@ import pytest
 from kernel.test_services_dns_lab import FIRST, WEB, Lab, Upstream, framed, lab, says, take
 from support.wait import retry, until
 
+from aero_l2.services.dns import pace
 from aero_l2.services.dns.resolver import ResolverSettings
 from aero_l2.services.dns.server import DnsServer
 
@@ -74,6 +75,25 @@ def test_flood_over_udp_leaves_most_of_every_turn_to_others(ground: Lab) -> None
             assert await asyncio.wait_for(rush(ground, 64), 5) <= 4
 
     ground.play({FIRST: SILENT}, scenario)
+
+
+@pytest.mark.parametrize("asked", ["{}.test.", "x.test."])
+def test_answers_that_take_long_to_read_do_not_come_all_at_once(
+    ground: Lab, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty addresses cost some five milliseconds of the loop; a guest may wait for 128 answers at a time."""
+    ground.settings = ResolverSettings(lookup_timeout_s=10)
+    many = Upstream(says(*(f"60 A 23.0.0.{n}" for n in range(50))), delay_s=0.1)
+    count, cheapest_us, rest = 10, 1500, 50
+    monkeypatch.setattr(pace, "REST", rest)  # longer than the test itself holds up its loop
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        start = time.monotonic()
+        answers = await asyncio.gather(*(ground.ask(asked.format(n)) for n in range(count)))
+        assert all(len(answer.answer[0]) >= 30 for answer in answers)  # what fits into 512 bytes
+        assert time.monotonic() - start > (count - 1) * cheapest_us * rest / 1e6
+
+    ground.play({FIRST: many}, scenario)
 
 
 def test_flood_over_tcp_leaves_most_of_every_turn_to_others(ground: Lab) -> None:

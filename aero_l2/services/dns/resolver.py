@@ -21,6 +21,7 @@ from aero_l2.services.dns.flights import Flights
 from aero_l2.services.dns.local_names import denial, owner_of_denial
 from aero_l2.services.dns.message import Query, reply_to
 from aero_l2.services.dns.nameservers import GivenServers, HostServers, Servers
+from aero_l2.services.dns.pace import SHARED_BYTE_COST, Pace
 from aero_l2.services.dns.upstream import Upstreams
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
@@ -128,17 +129,21 @@ class Resolver:
         A question that is in `flights` is not asked again. What may be kept of the answer is in `cache`
         afterwards.
         """
-        found = await flights.share(key_of(query), lambda: self._ask(query, cache))
+        key = key_of(query)
+        is_shared = key in flights
+        found = await flights.share(key, lambda: self._ask(query, cache, flights.pace))
         if found is None:
             return reply_to(query, dns.rcode.SERVFAIL)
+        if is_shared and found.wire is not None:
+            await flights.pace.take(SHARED_BYTE_COST * len(found.wire))
         return relay(query, found, AnswerRules(denies, self._settings.max_ttl))
 
-    async def _ask(self, query: Query, cache: AnswerCache) -> Message | None:
+    async def _ask(self, query: Query, cache: AnswerCache, pace: Pace) -> Message | None:
         servers = self._servers.current()
         if not servers or not self.admits(0):
             return None
         with self._counted():
-            found = await self._upstreams.ask(query, servers)
+            found = await self._upstreams.ask(query, servers, pace)
         if found is not None:
             cache.put(query, found, servers)
         return found

@@ -14,6 +14,7 @@ import dns.exception
 import dns.inet
 
 from aero_l2.services.dns.cost import MAX_ANSWER_BYTES, MAX_COST, of_answer
+from aero_l2.services.dns.pace import Pace
 
 # Wrong answers to one question (RFC 5452): this many, and the question is asked over TCP instead.
 MAX_ANSWERS: Final = 32
@@ -34,11 +35,12 @@ class TooCostly(dns.exception.DNSException):
 class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-defined,misc]
     """One question's UDP socket, on a port of its own that the kernel picks (RFC 5452 section 9.2)."""
 
-    def __init__(self, family: int, sock: socket.socket, destination: Any) -> None:
+    def __init__(self, family: int, sock: socket.socket, destination: Any, pace: Pace) -> None:
         """Own `sock`, connected to `destination` and non-blocking."""
         super().__init__(family, socket.SOCK_DGRAM)
         self._sock = sock
         self._destination = destination
+        self._pace = pace
         self._received = 0
 
     async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:
@@ -58,8 +60,10 @@ class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-d
                 data = await asyncio.get_running_loop().sock_recv(self._sock, min(size, MAX_DATAGRAM_BYTES))
         except TimeoutError:
             raise dns.exception.Timeout from None
-        if of_answer(data) > MAX_COST:
+        cost = of_answer(data)
+        if cost > MAX_COST:
             raise TooCostly
+        await self._pace.take(cost)
         return data, self._destination
 
     async def close(self) -> None:
@@ -70,10 +74,11 @@ class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-d
 class BoundedStream(dns.asyncbackend.StreamSocket):  # type: ignore[name-defined,misc]
     """dnspython's own stream, given up when the answer turns out too long or too costly to read."""
 
-    def __init__(self, family: int, stream: Any) -> None:
+    def __init__(self, family: int, stream: Any, pace: Pace) -> None:
         """Own `stream`, a StreamSocket of dnspython."""
         super().__init__(family, socket.SOCK_STREAM)
         self._stream = stream
+        self._pace = pace
         self._answer = bytearray()
 
     async def sendall(self, what: bytes, timeout: float | None) -> None:
@@ -87,8 +92,10 @@ class BoundedStream(dns.asyncbackend.StreamSocket):  # type: ignore[name-defined
         if len(self._answer) >= _PREFIX_BYTES:
             length = int.from_bytes(self._answer[:_PREFIX_BYTES], "big")
             whole = len(self._answer) >= _PREFIX_BYTES + length
-            if length > MAX_ANSWER_BYTES or (whole and of_answer(self._answer[_PREFIX_BYTES:]) > MAX_COST):
+            cost = of_answer(self._answer[_PREFIX_BYTES:]) if whole and length <= MAX_ANSWER_BYTES else 0
+            if length > MAX_ANSWER_BYTES or cost > MAX_COST:
                 raise TooCostly
+            await self._pace.take(cost)
         return data
 
     async def close(self) -> None:
@@ -99,8 +106,9 @@ class BoundedStream(dns.asyncbackend.StreamSocket):  # type: ignore[name-defined
 class UpstreamBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,misc]
     """A dnspython backend (its documented extension point) with our UDP sockets."""
 
-    def __init__(self) -> None:
-        """Borrow TCP from dnspython's asyncio backend."""
+    def __init__(self, pace: Pace) -> None:
+        """Borrow TCP from dnspython's asyncio backend. `pace`: when an answer may be read."""
+        self._pace = pace
         self._streams: Any = dns.asyncbackend.get_backend("asyncio")
 
     def name(self) -> str:
@@ -127,7 +135,7 @@ class UpstreamBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,mi
             stream = await self._streams.make_socket(
                 af, socktype, proto, source, destination, timeout, ssl_context, server_hostname
             )
-            return BoundedStream(af, stream)
+            return BoundedStream(af, stream, self._pace)
         address = dns.inet.low_level_address_tuple(destination, af)
         sock = socket.socket(af, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -135,4 +143,4 @@ class UpstreamBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,mi
         except OSError:
             sock.close()
             raise
-        return ConnectedDatagram(af, sock, address)
+        return ConnectedDatagram(af, sock, address, self._pace)

@@ -16,6 +16,7 @@ from dns.message import Message
 from dns.nameserver import Nameserver
 
 from aero_l2.services.dns.message import MAX_UDP_BYTES, Query
+from aero_l2.services.dns.pace import Pace
 from aero_l2.services.dns.sockets import AnswerFlood, TooCostly, UpstreamBackend
 from aero_l2.tasks import spawn
 
@@ -46,17 +47,21 @@ class Upstreams:
     def __init__(self, timeout_s: float) -> None:
         """`timeout_s` bounds a whole lookup, whatever the number of resolvers."""
         self._timeout = timeout_s
-        self._backend = UpstreamBackend()
 
-    async def ask(self, query: Query, servers: Sequence[Nameserver]) -> Message | None:
-        """Resolve; None if nobody answered in time. Leaves no task and no socket, cancelled or not."""
+    async def ask(self, query: Query, servers: Sequence[Nameserver], pace: Pace) -> Message | None:
+        """Resolve; None if nobody answered in time. Leaves no task and no socket, cancelled or not.
+
+        `pace`: when an answer may be read.
+        """
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._race(query, servers)
+                return await self._race(query, servers, UpstreamBackend(pace))
         except TimeoutError:
             return None
 
-    async def _race(self, query: Query, servers: Sequence[Nameserver]) -> Message | None:
+    async def _race(
+        self, query: Query, servers: Sequence[Nameserver], backend: UpstreamBackend
+    ) -> Message | None:
         waiting = list(servers)
         stagger = self._timeout / (len(waiting) + 1)
         running: set[asyncio.Task[Message | None]] = set()
@@ -65,7 +70,7 @@ class Upstreams:
             while waiting or running:
                 if waiting:
                     server = waiting.pop(0)
-                    running.add(spawn(self._exchange(server, query), name=f"dns {server}"))
+                    running.add(spawn(self._exchange(server, query, backend), name=f"dns {server}"))
                 done, running = await asyncio.wait(
                     running, timeout=stagger if waiting else None, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -79,18 +84,25 @@ class Upstreams:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _exchange(self, server: Nameserver, query: Query) -> Message | None:
+    async def _exchange(self, server: Nameserver, query: Query, backend: UpstreamBackend) -> Message | None:
         """Ask one resolver, over TCP where UDP does not do; None if that fails."""
         request = request_for(query)
         try:
             try:
-                return await self._query(server, request, tcp=False)
+                return await self._query(server, request, backend, tcp=False)
             except (dns.message.Truncated, AnswerFlood, TooCostly):  # over UDP it may be anybody's
-                return await self._query(server, request, tcp=True)
+                return await self._query(server, request, backend, tcp=True)
         except (dns.exception.DNSException, OSError, EOFError):
             return None
 
-    async def _query(self, server: Nameserver, request: dns.message.QueryMessage, *, tcp: bool) -> Message:
+    async def _query(
+        self,
+        server: Nameserver,
+        request: dns.message.QueryMessage,
+        backend: UpstreamBackend,
+        *,
+        tcp: bool,
+    ) -> Message:
         return await server.async_query(
-            request, self._timeout, source=None, source_port=0, max_size=tcp, backend=self._backend
+            request, self._timeout, source=None, source_port=0, max_size=tcp, backend=backend
         )
