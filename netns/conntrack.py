@@ -20,6 +20,8 @@ UDP: Final = socket.IPPROTO_UDP
 RECEIVE_BUFFER: Final = 128 * 1024
 """As asked for; the kernel takes double. What that does not hold is lost (ENOBUFS)."""
 MAX_EVENT: Final = 4096
+UNCOUNTED: Final = 2
+"""Mark of entries that a dump passes over; the rules see to it that they have no events either."""
 MAX_DUMPED: Final = 65_536
 
 _NETLINK_NETFILTER = 12
@@ -29,7 +31,7 @@ _GROUPS = 0b111  # NEW, UPDATE, DESTROY
 _REQUEST, _DUMP = 0x1, 0x300
 _CREATED = 0x400  # NLM_F_CREATE in the flags of an event about a new entry
 _ERROR, _DONE = 0x2, 0x3
-_TUPLE_ORIGINAL, _PROTOCOL_INFO, _ID = 1, 4, 12
+_TUPLE_ORIGINAL, _PROTOCOL_INFO, _MARK, _ID = 1, 4, 8, 12
 _OVER = (7, 8)  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
 _SO_ATTACH_FILTER, _SO_LOCK_FILTER = 26, 44
 # What surrounds protocol and id in every event about an IPv4 flow, by offset.
@@ -131,6 +133,8 @@ def _flow(attributes: bytes, *, gone: bool) -> Flow | None:
     for kind, value in netlink.attributes(attributes):
         if kind == _TUPLE_ORIGINAL:
             protocol = _protocol(value)
+        elif kind == _MARK and int.from_bytes(value) == UNCOUNTED:
+            return None
         elif kind == _ID and len(value) == 4:
             number = int.from_bytes(value)
         elif kind == _PROTOCOL_INFO and not gone:

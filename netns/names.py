@@ -5,9 +5,11 @@ of its sockets, and DNS over TLS or QUIC is refused. Where names are allowed, on
 handed out are within reach, for as long as they stay in the set `NAMED_SET`.
 
 Redirected flows are tracked, since the answer has to come from the address that was asked. So they are
-limited and forgotten fast; the gateway's own port 53 stays out of conntrack.
+limited and forgotten fast, and count as no flows of the guest's; the gateway's own port 53 stays out of
+conntrack.
 """
 
+from netns import newflows
 from netns.spec import GATEWAY, LAN, NAT_NETWORK, REDIRECTED_DNS_PORT, SegmentSpec
 
 NAMED_SET = "named4"
@@ -81,6 +83,7 @@ def redirected_chain(spec: SegmentSpec, no_syn: str) -> str:
     ct count over {MAX_REDIRECTED_FLOWS} {over}
     meta l4proto tcp ct timeout set "dns_tcp"
     meta l4proto udp ct timeout set "dns_udp"
+    {newflows.NO_EVENTS} ct mark set {newflows.OWN}
     accept
   }}
 """

@@ -2,11 +2,17 @@
 
 from typing import Final
 
+from netns import conntrack
+
 ABANDONED: Final = 1
 """Mark of a connection that the guest's side reset before it was open."""
+OWN: Final = conntrack.UNCOUNTED
+"""Mark of a connection that ends at the gateway."""
 TCP_EVENTS: Final = "ct event set new,destroy,protoinfo"
 """What `netns.conntrack` reads: a change of state tells that a connection is closed."""
 UDP_EVENTS: Final = "ct event set new,destroy"
+NO_EVENTS: Final = "ct event set label"
+"""For what is no flow of the guest's: nobody sets labels here."""
 
 
 def limited(per_second: int) -> str:

@@ -17,7 +17,7 @@ from scapy.packet import Packet, Raw
 from support.segment import Segment, segment
 from support.wait import wait_until
 
-from netns import nftables
+from netns import conntrack, nftables
 from netns.names import MAX_NAMED, MAX_REDIRECTED_FLOWS
 from netns.spec import GUEST, REDIRECTED_DNS_PORT, Forward, SegmentSpec
 
@@ -246,6 +246,18 @@ def test_redirected_flows_are_limited() -> None:
         assert [(p[ICMP].type, p[ICMP].code) for p in back] == [(3, 13)]
         assert lan.counters()["limit_dns"] == 1
         assert moved(lan, [udp(PUBLIC, 99)], leaving=1) == ([PUBLIC], {})  # DNS uses up nothing else
+
+
+def test_redirected_flows_are_no_flows_of_the_guests() -> None:
+    with segment(BLOCKING) as lan:
+        lan.judge(udp(SERVER, 53, data=query()), syn(SERVER, 53))
+        assert serve_once(lan.interior.redirected_udp)
+        with pytest.raises(BlockingIOError):
+            os.read(lan.interior.flows, conntrack.MAX_EVENT)
+        with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
+            assert conntrack.dump(netlink) == []
+        lan.judge(udp(PUBLIC, 99), leaving=1)
+        assert conntrack.parse(os.read(lan.interior.flows, conntrack.MAX_EVENT))
 
 
 def test_new_connections_to_redirected_dns_are_limited_in_rate() -> None:
