@@ -96,6 +96,25 @@ def test_answers_that_take_long_to_read_do_not_come_all_at_once(
     ground.play({FIRST: many}, scenario)
 
 
+def test_kept_answers_that_take_long_to_read_do_not_come_all_at_once(
+    ground: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine addresses cost a millisecond each time they are read from the cache and written again."""
+    count, rest = 10, 50
+    monkeypatch.setattr(pace, "REST", rest)
+    upstream = Upstream(says(*(f"60 A 23.0.0.{n}" for n in range(9))))
+
+    async def scenario(ground: Lab, server: DnsServer) -> None:
+        size = len((await ground.ask("x.test.")).to_wire())
+        start = time.monotonic()
+        answers = await asyncio.gather(*(ground.ask("x.test.") for _ in range(count)))
+        assert {len(answer.answer[0]) for answer in answers} == {9}
+        assert len(upstream.asked) == 1
+        assert time.monotonic() - start > (count - 1) * size * pace.KEPT_BYTE_COST * rest / 1e6
+
+    ground.play({FIRST: upstream}, scenario)
+
+
 def test_flood_over_tcp_leaves_most_of_every_turn_to_others(ground: Lab) -> None:
     async def scenario(ground: Lab, server: DnsServer) -> None:
         with ground.guest.connect("10.0.2.2", 53) as sock:

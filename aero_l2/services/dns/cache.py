@@ -118,6 +118,11 @@ class AnswerCache:
         self._entries.move_to_end(key)
         return Remembered(dns.message.from_wire(entry.wire), int(now - entry.since))
 
+    def length(self, query: Query) -> int:
+        """Bytes of the answer that is kept for this question, outlived or not; 0 where there is none."""
+        entry = self._entries.get(key_of(query))
+        return 0 if entry is None else len(entry.wire)
+
     def put(self, query: Query, answer: Message, servers: Sequence[Nameserver]) -> None:
         """Keep what `servers` said, if it may be and there is room."""
         wire = answer.wire
