@@ -10,8 +10,6 @@ SHARED_BYTE_COST: Final = 2
 """To write an answer once more, per byte: what addresses cost, the dearest."""
 KEPT_BYTE_COST: Final = 6
 """To read one that was kept and write it, per byte."""
-AT_ONCE_BYTES: Final = 128
-"""Kept answers up to this length wait for no turn: a few addresses, half a millisecond."""
 
 
 class Pace:

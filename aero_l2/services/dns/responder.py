@@ -16,7 +16,7 @@ from aero_l2.policy.egress import EgressPolicy
 from aero_l2.services.dns.flights import Flights
 from aero_l2.services.dns.message import Query, Refusal, encode, read, reply_to
 from aero_l2.services.dns.openings import OpenedAddresses, openings
-from aero_l2.services.dns.pace import AT_ONCE_BYTES, KEPT_BYTE_COST
+from aero_l2.services.dns.pace import KEPT_BYTE_COST
 from aero_l2.services.dns.resolver import Resolver
 from aero_l2.tasks import spawn
 
@@ -95,8 +95,6 @@ class Responder:
             deliver(encode(denial, query, tcp=tcp))
             return
         reply = self._resolver.at_once(query)
-        if reply is None and self._cache.length(query) <= AT_ONCE_BYTES:
-            reply = self._remembered(query)
         if reply is None or not self._is_open(query, reply):
             if self._may_wait():
                 task = spawn(self._resolve(query, reply, deliver, tcp=tcp), name="dns query")
@@ -124,17 +122,15 @@ class Responder:
         self, query: Query, reply: QueryMessage | None, deliver: Deliver, *, tcp: bool
     ) -> None:
         """Get the answer, from the cache if it is there, and open what it gives: the guest may dial now."""
-        if reply is None and (length := self._cache.length(query)):
-            await self._flights.pace.take(KEPT_BYTE_COST * length)
-            reply = self._remembered(query)
+        if reply is None:
+            if length := self._cache.length(query):
+                await self._flights.pace.take(KEPT_BYTE_COST * length)
+            reply = self._resolver.remembered(query, self._denies, self._cache)
         if reply is None:
             reply = await self._resolver.resolve(query, self._denies, self._cache, self._flights)
         if not self._is_open(query, reply) and not await self._open(query, reply):
             reply = reply_to(query, dns.rcode.SERVFAIL)
         self._finish(query, reply, deliver, tcp=tcp)
-
-    def _remembered(self, query: Query) -> QueryMessage | None:
-        return self._resolver.remembered(query, self._denies, self._cache)
 
     def _is_open(self, query: Query, reply: QueryMessage) -> bool:
         """Whether the guest can reach what the answer gives, as far as that is DNS's business."""
