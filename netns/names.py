@@ -73,7 +73,7 @@ def redirected_chain(spec: SegmentSpec, no_syn: str) -> str:
     if not spec.redirect_dns:
         return ""
     rate = f"{NEW_CONNECTIONS_PER_SECOND}/second burst {2 * NEW_CONNECTIONS_PER_SECOND} packets"
-    over = "counter name limit_dns goto refuse"
+    over = "counter name limit_redirected_dns goto refuse"
     return f"""\
   chain redirected_dns {{
     ct state established accept

@@ -45,7 +45,14 @@ DENIED_COUNTERS = (
     *names.COUNTERS,
 )
 """Counters of packets that policy refused."""
-LIMIT_COUNTERS = ("limit_fragments", "limit_tcp", "limit_udp", "limit_dns", "limit_new_flows")
+LIMIT_COUNTERS = (
+    "limit_fragments",
+    "limit_tcp",
+    "limit_udp",
+    "limit_dns",
+    "limit_redirected_dns",
+    "limit_new_flows",
+)
 """Counters of packets that a limit refused."""
 LOST_COUNTERS = ("limit_fragments", "limit_dns", "limit_new_flows", shaping.COUNTER, queues.COUNTER)
 """Those of packets dropped without an answer, for a limit or a full queue; the last two are not of nft."""
@@ -228,7 +235,8 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     type filter hook forward priority filter; policy drop;
     iif "tap1" oif "tap0" ct state established,related accept
     iif "tap1" drop
-    ct state established accept
+    ct state established meta l4proto != tcp accept
+    ct state established {_NO_SYN} accept
     {_ICMP_ERROR}
     ct original ip daddr 127.0.0.0/8 counter name denied_martian goto refuse
     meta l4proto != {{ tcp, udp, icmp }} counter name denied_protocol goto refuse

@@ -69,8 +69,17 @@ class Segment:
 def _borrowed(fd: int) -> Iterator[socket.socket]:
     """The netlink socket behind ``fd``, which stays open."""
     with socket.socket(fileno=os.dup(fd)) as connection:
+        _discard_old_answers(connection)
         connection.settimeout(2.0)
         yield connection
+
+
+def _discard_old_answers(connection: socket.socket) -> None:
+    """What a reading left behind that ended in an error belongs to nobody any more."""
+    connection.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.recv(65536)
 
 
 @dataclass(frozen=True, slots=True)

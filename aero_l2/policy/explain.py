@@ -19,6 +19,9 @@ from aero_l2.policy.prefixes import UNROUTABLE
 Protocol = Literal["tcp", "udp", "ping"]
 OPENERS: Final = "AERO_L2_ALLOWED_CIDRS opens it"
 _NO_LISTS: Final = DomainLists()
+_REDIRECTED: Final = "with a list of domains, DNS to any server goes to the gateway's own"
+_ANY_ADDRESS: Final = IPv4Address("192.0.2.1")
+"""Stands for an address that is not known yet."""
 _DNS_PORT: Final = 53
 _ENCRYPTED_DNS_PORT: Final = 853
 
@@ -71,7 +74,7 @@ def explain(
     if destination.address == GATEWAY:
         return _at_gateway(destination)
     if _is_redirected(domains, destination):
-        return Verdict(True, "with a list of domains, DNS to any server goes to the gateway's own")
+        return Verdict(True, _REDIRECTED)
     address = _by_address(policy, hosts, destination.address)
     if not address.allowed:
         return address
@@ -89,10 +92,12 @@ def explain_name(
     allowed = domains.allowing(labels)
     if domains.only_named and allowed is None:
         return Verdict(False, "the name is of no allowed domain (AERO_L2_ALLOWED_DOMAINS)")
-    anywhere = Destination(IPv4Address(0), protocol, port)
-    refused = _by_port(policy, anywhere) or _by_encrypted_dns(domains, anywhere)
     listed = f"{allowed} is an allowed domain (AERO_L2_ALLOWED_DOMAINS)"
     said = listed if allowed else "no list denies the name"
+    anywhere = Destination(_ANY_ADDRESS, protocol, port)
+    if _is_redirected(domains, anywhere):
+        return Verdict(True, f"{said}, and {_REDIRECTED}")
+    refused = _by_port(policy, anywhere) or _by_encrypted_dns(domains, anywhere)
     return refused or Verdict(True, f"{said}; its addresses are judged one by one")
 
 

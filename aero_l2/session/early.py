@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-MAX_FRAMES: Final = 256
-"""More than a guest sends in that time that has just got its address; what comes on top is lost."""
+MAX_FRAMES: Final = 96
+"""More than a guest sends in that time that has just got its address; what comes on top is lost.
+
+All are written at once, so they have to fit into the queue in front of the NAT process
+(`netns.link.NAT_QUEUE`, 100).
+"""
 _IPV4: Final = b"\x08\x00"
 _LAN: Final = b"\x0a\x00\x02"
 _BROADCAST: Final = b"\xff\xff\xff\xff"

@@ -234,17 +234,17 @@ def test_gateways_own_dns_is_still_not_tracked() -> None:
             lan.judge(*(udp("10.0.2.2", 53, 1000 + start + n, query()) for n in range(32)))
         lan.judge(udp(SERVER, 53, data=query()))
         assert serve_once(lan.interior.redirected_udp)
-        assert lan.counters()["limit_dns"] == 0
+        assert lan.counters()["limit_redirected_dns"] == 0
 
 
 def test_redirected_flows_are_limited() -> None:
     with segment(BLOCKING) as lan:
         for start in range(0, MAX_REDIRECTED_FLOWS, 32):
             lan.judge(*(udp(SERVER, 53, 1000 + start + n, query()) for n in range(32)))
-        assert lan.counters()["limit_dns"] == 0
+        assert lan.counters()["limit_redirected_dns"] == 0
         back, _ = lan.judge(udp(SERVER, 53, 999, query()))
         assert [(p[ICMP].type, p[ICMP].code) for p in back] == [(3, 13)]
-        assert lan.counters()["limit_dns"] == 1
+        assert lan.counters()["limit_redirected_dns"] == 1
         assert moved(lan, [udp(PUBLIC, 99)], leaving=1) == ([PUBLIC], {})  # DNS uses up nothing else
 
 
@@ -264,7 +264,7 @@ def test_new_connections_to_redirected_dns_are_limited_in_rate() -> None:
     with segment(BLOCKING) as lan:
         for start in range(0, 400, 40):
             lan.judge(*(syn(SERVER, 53, 1000 + start + n) for n in range(40)))
-        assert lan.counters()["limit_dns"] > 0
+        assert lan.counters()["limit_redirected_dns"] > 0
 
 
 @pytest.mark.parametrize("spec", [BLOCKING, ALLOWING], ids=["blocked names", "allowed names"])

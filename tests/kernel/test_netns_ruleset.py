@@ -173,6 +173,26 @@ def test_connections_to_the_gateways_dns_are_limited_in_rate(lan: Segment) -> No
     assert lan.counters()["limit_dns"] > 0
 
 
+def test_syn_within_an_open_connection_is_judged_anew(lan: Segment) -> None:
+    """Connection tracking takes it for a packet of the connection, whose destination may be closed by now."""
+
+    def sent(flags: str, seq: int, ack: int = 0) -> IP:
+        return ip(PUBLIC) / TCP(sport=40000, dport=443, flags=flags, seq=seq, ack=ack)
+
+    _, (syn_left, *_) = lan.judge(sent("S", 100), leaving=1)
+    reply = TCP(sport=443, dport=syn_left[TCP].sport, flags="SA", seq=700, ack=101)
+    lan.send_from_nat(IP(src=PUBLIC, dst="10.0.3.100") / reply)
+    lan.judge(sent("A", 101, 701), leaving=1)
+    with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
+        netlink.settimeout(5)
+        nftables.replace_host_set(netlink, [IPv4Network(f"{PUBLIC}/32")])
+    lan.judge(sent("PA", 101, 701) / b"goes on", leaving=1)
+    before = lan.counters()["denied_host"]
+    _, left = lan.judge(sent("S", 5000))
+    assert left == []
+    assert lan.counters()["denied_host"] == before + 1
+
+
 @pytest.mark.parametrize("kind", [3, 4, 5, 11, 12])
 @pytest.mark.parametrize("target", [PUBLIC, "10.0.2.2"])
 def test_icmp_error_of_a_guest_goes_nowhere_and_is_no_denied_packet(

@@ -148,6 +148,8 @@ BLOCKING = DomainLists(blocked=("bad.example.com",))
         ),
         (ALLOWING, "www.example.com", 25, False, "TCP port 25 is denied"),
         (ALLOWING, "www.example.com", 853, False, "encrypted DNS (port 853)"),
+        (ALLOWING, "www.example.com", 53, True, "DNS to any server goes to the gateway's own"),
+        (ALLOWING, "example.org", 53, False, "of no allowed domain (AERO_L2_ALLOWED_DOMAINS)"),
         (ALLOWING, "x.bad.example.com", 443, False, "bad.example.com is a blocked domain"),
         (ALLOWING, "example.org", 443, False, "of no allowed domain (AERO_L2_ALLOWED_DOMAINS)"),
         (BLOCKING, "example.org", 443, True, "no list denies the name; its addresses are judged one by one"),

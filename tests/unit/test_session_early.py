@@ -7,6 +7,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from aero_l2.session.early import MAX_FRAMES, EarlyFrames
+from netns.link import NAT_QUEUE
 
 
 def frames(*packets: Packet) -> list[bytes]:
@@ -30,6 +31,10 @@ def test_only_what_leaves_the_lan_waits_and_keeps_its_order() -> None:
     assert early.sort([*mixed, b"", b"short"]) == ([*local, *tagged, b"", b"short"], 0)
     assert early.take() == leaving
     assert early.take() == []
+
+
+def test_all_that_waited_fit_into_the_queue_of_the_nat_process() -> None:
+    assert MAX_FRAMES < NAT_QUEUE
 
 
 def test_only_so_many_wait() -> None:
