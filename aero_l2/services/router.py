@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from aero_l2.quota.bucket import TokenBucket
+from aero_l2.wire.checksum import internet_checksum
 
 IPV6_MULTICAST: Final = 0x33
 """The first octet of every frame to an IPv6 multicast group (RFC 2464 §7)."""
@@ -48,7 +49,7 @@ def advertisement() -> bytes:
     # type, code, checksum, hop limit unspecified, no flags, lifetime 0, reachable and retransmission unset
     message = bytes((_ADVERTISEMENT, 0)) + bytes(14)
     pseudo = _ROUTER + _ALL_NODES + len(message).to_bytes(4, "big") + bytes((0, 0, 0, _ICMPV6))
-    message = message[:2] + _checksum(pseudo + message) + message[4:]
+    message = message[:2] + internet_checksum(pseudo + message) + message[4:]
     header = b"\x60\0\0\0" + len(message).to_bytes(2, "big") + bytes((_ICMPV6, _HOP_LIMIT))
     ethernet = bytes.fromhex("333300000001") + _ROUTER_MAC + _ETHERTYPE
     return ethernet + header + _ROUTER + _ALL_NODES + message
@@ -63,12 +64,6 @@ class NoRouter:
     def answer(self, frame: bytes, now: float) -> bytes | None:
         """The frame for the guest that answers `frame`; None for whatever is no solicitation, or too much."""
         return _ADVERTISED if is_solicitation(frame) and self._bucket.take(1, now) else None
-
-
-def _checksum(data: bytes) -> bytes:
-    """RFC 1071, of an even number of octets."""
-    total = int.from_bytes(data, "big") % 0xFFFF
-    return (0xFFFF - total).to_bytes(2, "big")
 
 
 _ADVERTISED: Final = advertisement()

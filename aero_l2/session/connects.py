@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from aero_l2.wire.checksum import internet_checksum
+
 MAX_PENDING: Final = 2048
 """Connects noted at a time, twice the usual limit of flows. Those beyond are left to the guest's own
 patience: to forget an older one in their favour would break a promise already made."""
@@ -148,12 +150,7 @@ def _timed_out(key: _Key, connect: _Connect) -> TimedOut:
 def _packet(source: bytes, destination: bytes, segment: bytes) -> bytes:
     """IPv4 packet of a TCP header up to its flags; window, checksum and urgent pointer follow."""
     header = b"\x45\x00\x00\x28\x00\x00\x40\x00" + bytes((_HOPS, _TCP))
-    ip_sum = _checksum(header + source + destination).to_bytes(2)
+    ip_sum = internet_checksum(header + source + destination)
     pseudo = source + destination + b"\x00\x06\x00\x14"
-    tcp_sum = _checksum(pseudo + segment).to_bytes(2)
+    tcp_sum = internet_checksum(pseudo + segment)
     return header + ip_sum + source + destination + segment + b"\x00\x00" + tcp_sum + b"\x00\x00"
-
-
-def _checksum(data: bytes) -> int:
-    """RFC 1071, over an even number of bytes that are not all zero."""
-    return 0xFFFF - (int.from_bytes(data) % 0xFFFF or 0xFFFF)
