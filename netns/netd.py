@@ -204,13 +204,17 @@ class Netd:
         """The NAT process has its TAP: wake it up, so that the first packet is not the guest's."""
         if self._segments.get(identifier) is not segment:
             return
-        netns = os.dup(segment.interior.netns)
+        try:
+            netns = os.dup(segment.interior.netns)
+        except OSError as error:  # out of file descriptors: no reason for netd to end
+            self._announced(identifier, error)
+            return
         future = self._workshop.submit_inside(netns, link.announce_nat_client)
-        self._when_done(future, lambda: self._announced(identifier, netns, future))
+        future.add_done_callback(lambda _: os.close(netns))
+        self._when_done(future, lambda: self._announced(identifier, future.exception()))
 
-    def _announced(self, identifier: int, netns: int, future: Future[None]) -> None:
-        os.close(netns)
-        if (error := future.exception()) is not None:
+    def _announced(self, identifier: int, error: BaseException | None) -> None:
+        if error is not None:
             log(f"tunnel {identifier}: {error}; the guest's first datagram may be lost")
         self._tell(messages.NatReady(identifier))
 
@@ -234,7 +238,7 @@ class Netd:
         error = future.exception()
         released = self._segments.get(identifier) is not segment
         if error is None and not released:
-            self._sync(identifier, segment)
+            self._sync(identifier)
         if error is not None:
             log(f"cannot adopt tunnel {identifier}: {error}")
         if error is not None or released:
@@ -256,15 +260,12 @@ class Netd:
     def _sync_all(self) -> None:
         """Bring every tunnel up to date with what is the host; nothing happens where that is so."""
         self._tell(messages.HostAddresses(self._hosts.addresses))
-        for identifier, segment in self._segments.items():
-            if not segment.adopting:
-                self._sync(identifier, segment)
+        for identifier in self._segments:
+            self._sync(identifier)
 
-    def _sync(self, identifier: int, segment: Segment) -> None:
-        try:
-            segment.sync_hosts(self._hosts.networks)
-        except OSError as error:
-            log(f"cannot update the host's addresses in tunnel {identifier}: {error}")
+    def _sync(self, identifier: int) -> None:
+        hosts = self._hosts.networks
+        self._inside(identifier, "update the host's addresses in", lambda s: s.sync_hosts(hosts))
 
     def _end(self) -> None:
         """Without a server every tunnel is over: its exit pipe is closed already."""

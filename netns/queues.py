@@ -5,6 +5,7 @@ counts as dropped in the interface's statistics. Where the kernel holds the send
 before the ring fills and counts.
 """
 
+import errno
 import socket
 import struct
 from typing import Final
@@ -58,10 +59,18 @@ def _dump(route: socket.socket, kind: int, header: bytes) -> list[bytes]:
 
 
 def _tx_dropped(attributes: dict[int, bytes]) -> int:
+    """Raises OSError for what is no answer about an interface."""
+    if len(attributes.get(_IFLA_STATS64, b"")) <= 8 * _TX_DROPPED + 7:
+        raise OSError(errno.EBADMSG, "no statistics of an interface")
     return int(struct.unpack_from("=Q", attributes[_IFLA_STATS64], 8 * _TX_DROPPED)[0])
 
 
 def _queueing_discipline(attributes: dict[int, bytes]) -> tuple[str, int]:
-    """TCA_KIND, and of TCA_STATS2 { TCA_STATS_QUEUE { qlen, backlog, drops, … } } the drops."""
-    queue = dict(netlink.attributes(attributes[7]))[3]
+    """TCA_KIND, and of TCA_STATS2 { TCA_STATS_QUEUE { qlen, backlog, drops, … } } the drops.
+
+    Raises OSError for what is no answer about one.
+    """
+    queue = dict(netlink.attributes(attributes.get(7, b""))).get(3, b"")
+    if 1 not in attributes or len(queue) < 12:
+        raise OSError(errno.EBADMSG, "no statistics of a queueing discipline")
     return attributes[1].rstrip(b"\0").decode(), int(struct.unpack_from("=III", queue)[2])

@@ -3,6 +3,7 @@
 import os
 import select
 
+import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -54,3 +55,11 @@ def test_packets_that_the_guest_does_not_take_are_counted() -> None:
         kept = waiting(lan.interior.tap)
         assert 0 < kept < SENT
         assert lost(lan) - before == SENT - kept
+
+
+@pytest.mark.parametrize("attributes", [{}, {23: b"short"}, {7: b""}, {1: b"tbf\0", 7: b"\x04\0\3\0"}])
+def test_answer_that_says_nothing_is_an_error_and_no_crash(attributes: dict[int, bytes]) -> None:
+    """netd survives an OSError: that tunnel is not counted this time."""
+    for read in (queues._tx_dropped, queues._queueing_discipline):
+        with pytest.raises(OSError, match="no statistics"):
+            read(attributes)

@@ -11,7 +11,7 @@ from support.wait import until
 from netns import files, messages
 from netns.client import NetdClient
 from netns.handles import SegmentHandles
-from netns.messages import Adopt, Create, HostAddresses, Made, Release
+from netns.messages import Adopt, Create, HostAddresses, Made, NatReady, Release
 from netns.spec import SegmentSpec
 
 _TUNNELS = 40
@@ -100,3 +100,20 @@ async def test_what_waits_for_a_netd_that_ended_is_dropped(lost: list[str]) -> N
     messages.send(second.socket, HostAddresses(frozenset()))
     assert second.read() == []
     client.detach()
+
+
+async def test_tunnel_hears_that_its_nat_is_ready_and_does_not_wait_for_a_netd_that_is_gone(
+    lost: list[str],
+) -> None:
+    client = NetdClient(lost.append)
+    netd = Netd(client)
+    first, second, *others = await open_tunnels(client, netd)
+    assert not first.nat_ready.done()
+    for number in (first.id, first.id, 2**53):  # twice, and about nobody
+        messages.send(netd.socket, NatReady(number))
+    await until(first.nat_ready.done, "the first one is told")
+    assert not second.nat_ready.done()
+    netd.socket.close()
+    await until(lambda: all(one.nat_ready.done() for one in (second, *others)), "nobody waits for ever")
+    for handles in (first, second, *others):
+        client.release(handles)
