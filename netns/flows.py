@@ -6,6 +6,7 @@ empty, netd is asked for what there is; what ends or begins meanwhile is remembe
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections import OrderedDict
@@ -98,9 +99,10 @@ class FlowWatch:
                 self._note(self._events.recv(conntrack.MAX_EVENT))
         except BlockingIOError:
             self._drained()
-        except OSError:  # ENOBUFS: the socket takes no more until it is empty
+        except OSError as error:  # ENOBUFS: the socket takes no more until it is empty
             self._incomplete = True
-            self._reading = self._loop.call_later(0, self._read)
+            delay_s = 0 if error.errno == errno.ENOBUFS else PAUSE_S
+            self._reading = self._loop.call_later(delay_s, self._read)
         else:
             self._reading = self._loop.call_later(0, self._read)
         self._tell(before)

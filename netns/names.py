@@ -77,9 +77,11 @@ def redirected_chain(spec: SegmentSpec, no_syn: str) -> str:
     return f"""\
   chain redirected_dns {{
     ct state established accept
+    meta l4proto udp {newflows.BEGUN} accept
     ct state invalid counter name invalid drop
     meta l4proto tcp {no_syn} counter name denied_stray goto refuse
     meta l4proto tcp limit rate over {rate} {over}
+    meta l4proto udp limit rate over {MAX_REDIRECTED_FLOWS}/second burst {MAX_REDIRECTED_FLOWS} packets {over}
     ct count over {MAX_REDIRECTED_FLOWS} {over}
     meta l4proto tcp ct timeout set "dns_tcp"
     meta l4proto udp ct timeout set "dns_udp"

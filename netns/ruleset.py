@@ -256,6 +256,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
 {"".join(f"    {rule}{chr(10)}" for rule in ports)}\
 {names.refuse_encrypted_dns(spec)}\
 {names.refuse_unnamed(spec)}\
+    {newflows.BEGUN} accept
 {newflows.limited(spec.max_new_flows_per_s)}\
     meta l4proto tcp goto admit_tcp
     meta l4proto udp goto admit_udp

@@ -1,14 +1,18 @@
 """How many flows a tunnel may begin in a second, and connects that its guest gives up, by packets."""
 
+import os
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet
-from support.segment import Segment, segment
+from support.segment import GUEST_MAC, Segment, segment
 from support.wait import wait_until
 
-from netns.spec import GUEST, NAT_CLIENT, NAT_HOST, SegmentSpec
+from netns.spec import GATEWAY_MAC, GUEST, NAT_CLIENT, NAT_HOST, SegmentSpec
 
 PUBLIC = "93.184.216.34"
 PRIVATE = "10.1.2.3"
@@ -16,6 +20,7 @@ SPEC = SegmentSpec(
     special=(IPv4Network("10.0.0.0/8"),), max_tcp_flows=0, max_udp_flows=0, max_new_flows_per_s=1
 )
 BURST = 2
+MANY_FLOWS = 1000
 
 
 def tcp(sport: int, flags: str = "S", seq: int = 1000, dst: str = PUBLIC) -> Packet:
@@ -73,3 +78,25 @@ def test_reset_out_of_nowhere_is_refused() -> None:
         _, left = lan.judge(tcp(1, "R", 1001), tcp(2, "RA", 1001))
         counters = lan.counters()
         assert (left, counters["denied_stray"] + counters["invalid"]) == ([], 2)
+
+
+def _cpu_seconds(lan: Segment, frames: Sequence[bytes]) -> float:
+    """What the frames cost their sender: the rules run within its write(2)."""
+    before = time.thread_time()
+    for frame in frames:
+        os.write(lan.interior.tap, frame)
+    return time.thread_time() - before
+
+
+def test_syns_sent_again_cost_no_more_where_there_are_many_flows() -> None:
+    """`ct count` walks all flows of the namespace: ten times the price of everything else together."""
+    spec = replace(SPEC, max_tcp_flows=MANY_FLOWS, max_new_flows_per_s=0)
+    syns = [bytes(Ether(src=GUEST_MAC, dst=GATEWAY_MAC) / tcp(n)) for n in range(1, 1 + MANY_FLOWS)]
+    with segment(spec) as few, segment(spec) as many:
+        _cpu_seconds(few, syns[:1])
+        _cpu_seconds(many, syns)
+        costs = [(_cpu_seconds(few, syns[:1] * MANY_FLOWS), _cpu_seconds(many, syns)) for _ in range(9)]
+        assert many.counters()["limit_tcp"] == 0
+        _, left = many.judge(tcp(1 + MANY_FLOWS))
+        assert (many.counters()["limit_tcp"], TCP in left) == (1, False)
+    assert min(dear for _, dear in costs) < 3 * min(cheap for cheap, _ in costs)
