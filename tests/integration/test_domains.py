@@ -75,6 +75,7 @@ async def test_other_tunnels_do_not_get_the_address_opened(allowing: Proxy) -> N
         assert await other.try_tcp(at.WEB, at.HTTP_PORT) == "reset"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["web.example.test", "allowed.test.example.test", "notallowed.test", "com"])
 async def test_names_of_no_allowed_domain_are_nxdomain_and_open_nothing(allowing: Proxy, name: str) -> None:
     allowing.wait_settled()
@@ -132,6 +133,7 @@ async def test_name_that_is_allowed_opens_no_private_address(allowing: Proxy) ->
         assert await guest.try_tcp(at.PRIVATE_SITE, at.SERVICE_PORT) == "reset"
 
 
+@pytest.mark.slow
 async def test_new_connections_end_with_the_ttl_and_five_seconds_and_old_ones_go_on(allowing: Proxy) -> None:
     async with allowing.tunnel() as tunnel, ns_guest(tunnel) as guest:
         await guest_asks(guest, "short.allowed.test")
@@ -220,6 +222,7 @@ async def test_counters_tell_what_was_sent(allowing: Proxy) -> None:
     assert moved == {"policy_denied": 3 + 4, "dns_queries": 6, "dns_fail": 1}
 
 
+@pytest.mark.slow
 async def test_without_netd_names_are_servfail_and_nothing_hangs(world: World, proxy_as: RunAs) -> None:
     """Stopped, killed, and back: what was opened stays open, and what was not is SERVFAIL meanwhile."""
     with run_proxy(world, proxy_as, {"AERO_L2_ALLOWED_DOMAINS": "allowed.test,example.test"}) as proxy:

@@ -94,6 +94,7 @@ async def connect(guest: NamespaceGuest, address: str, port: int) -> tuple[str, 
     return str(outcome), float(seconds)
 
 
+@pytest.mark.slow
 async def test_connect_that_nobody_answers_is_reset_in_time_and_counted_once(impatient: Proxy) -> None:
     async with linux_guest(impatient) as guest:
         outcome, seconds = await connect(guest, NOWHERE, 80)
@@ -129,6 +130,7 @@ async def test_server_that_answers_late_is_reached(patient: Proxy) -> None:
         assert seconds > 0.9
 
 
+@pytest.mark.slow
 async def test_connects_under_way_leave_nothing_behind_a_tunnel(impatient: Proxy) -> None:
     async with raw_guest(impatient) as guest:
         await guest.echo(b"the NAT is up")
@@ -146,6 +148,7 @@ async def test_connects_under_way_leave_nothing_behind_a_tunnel(impatient: Proxy
     assert "Traceback" not in impatient.log
 
 
+@pytest.mark.slow
 async def test_gauges_are_the_flows_of_all_tunnels(own_proxy: Proxy) -> None:
     def active() -> tuple[float, float]:
         return own_proxy.metric(ACTIVE_TCP), own_proxy.metric(ACTIVE_UDP)
@@ -165,6 +168,7 @@ async def test_gauges_are_the_flows_of_all_tunnels(own_proxy: Proxy) -> None:
     await until(lambda: active() == (0, 0), "no tunnels, no flows", SOON_S)
 
 
+@pytest.mark.slow
 async def test_flows_beyond_the_rate_are_dropped_and_counted(world: World, proxy_as: RunAs) -> None:
     settings = {"AERO_L2_MAX_NEW_FLOWS_PER_SECOND": "1", "AERO_L2_TCP_CONNECT_TIMEOUT_MS": "60000"}
     with run_proxy(world, proxy_as, settings) as proxy:

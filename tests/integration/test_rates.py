@@ -89,6 +89,7 @@ async def _work(guest: NamespaceGuest) -> None:
     await guest.run("curl", "-sS", "--fail", "--retry", "5", "--max-time", "20", f"http://{at.WEB}/hello")
 
 
+@pytest.mark.slow
 async def test_datagrams_beyond_the_limit_are_dropped_and_counted(limited: Proxy) -> None:
     before = limited.metric("l2_frames_dropped_total")
     async with raw_guest(limited) as guest:

@@ -66,6 +66,7 @@ def test_wrong_setting_ends_with_status_2_and_one_line_that_names_it(
     assert said in done.stderr
 
 
+@pytest.mark.slow
 def test_busy_port_ends_with_status_2_and_names_address_and_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -77,6 +78,7 @@ def test_busy_port_ends_with_status_2_and_names_address_and_setting() -> None:
     assert "choose another port" in line
 
 
+@pytest.mark.slow
 def test_interrupt_of_a_terminals_process_group_ends_with_status_0() -> None:
     process = started("--ready-stdout", start_new_session=True)
     assert process.stdout is not None
@@ -121,6 +123,7 @@ def test_sighup_during_start_up_is_a_reload_once_it_runs(after_s: float) -> None
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_terminal_that_goes_takes_the_program_with_it() -> None:
     """SIGHUP from a terminal that hung up is no wish to reload."""
     ours, theirs = os.openpty()
@@ -151,6 +154,7 @@ def _held(pid: int) -> list[str]:
     return files
 
 
+@pytest.mark.slow
 def test_inherited_descriptors_reach_no_process(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of the caller's")
@@ -175,6 +179,7 @@ def test_inherited_descriptors_reach_no_process(tmp_path: Path) -> None:
         process.communicate(timeout=20)
 
 
+@pytest.mark.slow
 def test_starters_secrets_do_not_reach_the_processes_that_face_strangers() -> None:
     process = subprocess.Popen(
         [PROGRAM, "serve", "--bind", "127.0.0.1:0", "--ready-stdout"],
@@ -196,6 +201,7 @@ def test_starters_secrets_do_not_reach_the_processes_that_face_strangers() -> No
         process.communicate(timeout=20)
 
 
+@pytest.mark.slow
 def test_too_few_descriptors_end_with_status_2() -> None:
     done = subprocess.run(
         ["prlimit", "--nofile=200:200", PROGRAM, "serve", "--bind", "127.0.0.1:0"],

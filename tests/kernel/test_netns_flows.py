@@ -131,6 +131,7 @@ async def test_pings_refused_packets_and_the_gateways_services_are_no_flows(lan:
         await until(lambda: counts.both == (0, 1), "the one datagram")
 
 
+@pytest.mark.slow
 async def test_lost_events_are_made_up_for(lan: Segment) -> None:
     with watched(lan) as (_, counts):
         for first in range(10000, 13000, 50):
@@ -142,6 +143,7 @@ async def test_lost_events_are_made_up_for(lan: Segment) -> None:
         await until(lambda: counts.udp == 3001, "and one more")
 
 
+@pytest.mark.slow
 async def test_dump_that_fails_is_asked_for_again_and_events_meanwhile_have_the_last_word(
     lan: Segment,
 ) -> None:
@@ -167,6 +169,7 @@ async def test_dump_that_fails_is_asked_for_again_and_events_meanwhile_have_the_
         assert counts.both == (0, 0)
 
 
+@pytest.mark.slow
 async def test_closed_watch_asks_for_nothing(lan: Segment) -> None:
     with watched(lan) as (watch, counts):
         for first in range(10000, 12000, 50):

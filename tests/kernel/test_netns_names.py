@@ -119,6 +119,7 @@ def test_flow_goes_on_when_its_address_is_over_and_a_new_one_is_refused(lan: Seg
     assert moved(lan, [udp(PUBLIC, 99, sport=6)]) == ([], {"denied_name": 1})
 
 
+@pytest.mark.slow
 def test_time_is_taken_anew_longer_and_shorter(lan: Segment) -> None:
     open_for(lan, 1, PUBLIC, OTHER)
     open_for(lan, 60, PUBLIC)
@@ -131,6 +132,7 @@ def test_time_is_taken_anew_longer_and_shorter(lan: Segment) -> None:
     assert moved(lan, [syn(PUBLIC, sport=2)]) == ([], {"denied_name": 1})
 
 
+@pytest.mark.slow
 def test_address_that_is_opened_again_is_never_closed_between(lan: Segment) -> None:
     open_for(lan, 60, PUBLIC)
     stop = threading.Event()
@@ -227,6 +229,7 @@ def test_port_behind_the_redirection_cannot_be_dialled() -> None:
             serve_once(lan.interior.redirected_udp)
 
 
+@pytest.mark.slow
 def test_gateways_own_dns_is_still_not_tracked() -> None:
     with segment(BLOCKING) as lan:
         many = 2 * MAX_REDIRECTED_FLOWS

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
 
+import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
@@ -88,6 +89,7 @@ def _cpu_seconds(lan: Segment, frames: Sequence[bytes]) -> float:
     return time.thread_time() - before
 
 
+@pytest.mark.slow
 def test_syns_sent_again_cost_no_more_where_there_are_many_flows() -> None:
     """`ct count` walks all flows of the namespace: ten times the price of everything else together."""
     spec = replace(SPEC, max_tcp_flows=MANY_FLOWS, max_new_flows_per_s=0)

@@ -89,6 +89,7 @@ def test_downstream_passes_the_burst_and_then_the_rate_and_the_rest_is_lost_and_
     assert kept(lan).counters()[shaping.COUNTER] == sent - len(frames)
 
 
+@pytest.mark.slow
 def test_directions_do_not_share_a_limit(lan: Segment) -> None:
     answer, question = answers(lan), datagram()
     for _ in range(150):

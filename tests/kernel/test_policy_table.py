@@ -172,6 +172,7 @@ def answer_without_limit() -> None:
     Path("/proc/sys/net/ipv4/icmp_ratemask").write_text("0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 def test_packet_to_each_edge_of_each_prefix(name: str) -> None:
     policy = POLICIES[name]

@@ -137,6 +137,7 @@ def test_connection_beyond_the_limit_is_closed_at_once(ground: Lab) -> None:
     ground.play({FIRST: web()}, scenario)
 
 
+@pytest.mark.slow
 def test_guest_that_never_reads_its_answers_is_cut_off(ground: Lab) -> None:
     text = [f'60 TXT "{index:03d}{"x" * 250}"' for index in range(50)]
     large = Upstream(

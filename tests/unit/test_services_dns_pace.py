@@ -21,6 +21,7 @@ async def test_first_answer_goes_at_once_and_the_others_one_after_the_other() ->
     assert min(steps) >= 0.9 * COST * REST / 1e6
 
 
+@pytest.mark.slow
 async def test_who_gives_up_uses_nothing_up() -> None:
     pace = Pace()
     await pace.take(1_000_000)

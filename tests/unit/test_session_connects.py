@@ -159,6 +159,7 @@ def test_what_is_no_connect_of_the_guest_is_not_noted(frame: Packet) -> None:
     assert len(waiting(frame)) == 0
 
 
+@pytest.mark.slow
 def test_number_of_connects_is_bounded_and_the_oldest_keep_their_place() -> None:
     connects = waiting(*[syn(sport) for sport in range(10000, 10000 + MAX_PENDING)])
     connects.from_guest([out(syn(sport)) for sport in range(20000, 20100)], 101.0)
