@@ -1,4 +1,4 @@
-"""Where a request carries credentials: query, subprotocol, Authorization, cookie. Nothing is verified."""
+"""Where a request carries credentials: path, query, subprotocol, Authorization, cookie; none is verified."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Credentials:
         api_key: of the query's `apiKey`.
         subprotocol: of the offered `aero-l2-token.<credential>`.
         cookie: of the first `aero_session` cookie.
+        path: of the path, where it has a place for one.
     """
 
     bearer: str | None = None
@@ -39,16 +40,17 @@ class Credentials:
     api_key: str | None = None
     subprotocol: str | None = None
     cookie: str | None = None
+    path: str | None = None
 
     @property
     def key(self) -> str | None:
         """The one that counts where an API key is asked for."""
-        return next(_present(self.token, self.api_key, self.subprotocol), None)
+        return next(_present(self.path, self.token, self.api_key, self.subprotocol), None)
 
     @property
     def jwts(self) -> tuple[str, ...]:
         """Those to try where a JWT is asked for, in order."""
-        return tuple(_present(self.bearer, self.token, self.api_key, self.subprotocol))
+        return tuple(_present(self.bearer, self.path, self.token, self.api_key, self.subprotocol))
 
     def __repr__(self) -> str:
         """Say what is there, not what it is."""
@@ -56,12 +58,13 @@ class Credentials:
         return f"Credentials({', '.join(there)})"
 
 
-def read_credentials(query: str, headers: HeaderLines) -> Credentials:
+def read_credentials(query: str, headers: HeaderLines, path: str = "") -> Credentials:
     """Credentials of a request. Never raises: what cannot be read is absent or `UNREADABLE`.
 
     Args:
         query: the query string as sent, without the question mark.
         headers: the request's header fields.
+        path: the part of the path that is a credential, as sent; empty where there is none.
     """
     return Credentials(
         bearer=_bearer(headers.get_all("Authorization")),
@@ -69,6 +72,7 @@ def read_credentials(query: str, headers: HeaderLines) -> Credentials:
         api_key=_parameter(query, _API_KEY),
         subprotocol=_subprotocol(headers.get_all("Sec-WebSocket-Protocol")),
         cookie=_cookie(headers.get_all("Cookie")),
+        path=_percent_decoded(path) if path else None,
     )
 
 

@@ -49,6 +49,7 @@ class Settings:
     upgrades_per_minute_per_ip: int
     upgrade_timeout_ms: int
     max_header_bytes: int
+    raw_frames: bool
     max_frame_payload: int
     max_control_payload: int
     shutdown_grace_ms: int

@@ -142,6 +142,11 @@ THEMES: Final[tuple[Theme, ...]] = (
     )),
     Theme("Messages and times", (
         Variable(
+            "raw_frames", "AERO_L2_RAW_FRAMES", "0", values.boolean,
+            "`/v86` and `/v86/<token>` are tunnels too, with one Ethernet frame a message, as the emulator "
+            "v86 wants it for its `relay_url` (v86.md).", reloadable=True,
+        ),
+        Variable(
             "max_frame_payload", "AERO_L2_MAX_FRAME_PAYLOAD", "2048", Number(64, 65_535, THE_DEFAULT),
             "Largest Ethernet frame in a message; guests send up to 1514.", "bytes",
             deprecated=("AERO_L2_MAX_FRAME_SIZE",),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from aero_l2.auth.modes import Admitted
-from aero_l2.door.endpoints import SHUTTING_DOWN, Endpoints
+from aero_l2.door.endpoints import SHUTTING_DOWN, Endpoints, Tunnelled
 from aero_l2.door.handshake import DoorRules, Refusal, Upgrade, accept, judge, not_now, refusal_of
 from aero_l2.door.http import BadRequest, HeadReader, RequestHead, Response, text_response
 from aero_l2.errors import AtCapacity, SegmentUnavailable
@@ -25,6 +25,7 @@ from aero_l2.session.registry import Holder
 from aero_l2.session.tunnels import Tunnels
 from aero_l2.tasks import spawn
 from aero_l2.web.forwarded import Via, client_group
+from aero_l2.wire.framing import Framing, Framings
 
 LINGER_S: Final = 1.0
 MAX_EARLY_BYTES: Final = 64 * 1024
@@ -42,6 +43,7 @@ class Door(Protocol):
     """What a connection needs of the server."""
 
     endpoints: Endpoints
+    framings: Framings
     rules: DoorRules
     attempts: RateLimit
     close_on_expiry: bool
@@ -148,12 +150,13 @@ class Connection(asyncio.Protocol):
             self._answer(response, head_only=head.method == "HEAD")
             return
         self._client = client_group(how.client)
-        upgrade = self._upgrade_of(head, how)
+        tunnelled = self._door.endpoints.tunnelled(head.path) or Tunnelled()
+        upgrade = self._upgrade_of(head, how, tunnelled)
         too_early = not_now(upgrade)
         if too_early is not None:
             self._refuse(too_early)
             return
-        switching = accept(head)
+        switching = accept(head, tunnelled.framing)
         if isinstance(switching, Response):
             self._reject(switching)
             return
@@ -161,17 +164,19 @@ class Connection(asyncio.Protocol):
         if isinstance(judged, Refusal):
             self._refuse(judged)
             return
+        framing = self._door.framings[tunnelled.framing]
         self._step = _Step.UPGRADING
         self._door.entered(self)
         if not self._keep_early(rest):
             return
-        self._upgrade = spawn(self._become_tunnel(switching, judged), name=f"tunnel of {self._peer}")
+        self._upgrade = spawn(self._become_tunnel(switching, judged, framing), name=f"tunnel of {self._peer}")
 
-    def _upgrade_of(self, head: RequestHead, how: Via) -> Upgrade:
+    def _upgrade_of(self, head: RequestHead, how: Via, tunnelled: Tunnelled) -> Upgrade:
         attempts, client = self._door.attempts, self._client
         return Upgrade(
             head,
             how,
+            tunnelled,
             draining=self._door.endpoints.draining,
             within_rate=lambda: attempts.allow(client, time.monotonic()),
             retry_after_s=attempts.retry_after_s,
@@ -198,13 +203,13 @@ class Connection(asyncio.Protocol):
 
     # -- upgrade
 
-    async def _become_tunnel(self, switching: bytes, admitted: Admitted) -> None:
+    async def _become_tunnel(self, switching: bytes, admitted: Admitted, framing: Framing) -> None:
         transport = self._transport
         assert transport is not None
         holder = Holder(self._client, admitted.principal)
         expires_at = admitted.expires_at if self._door.close_on_expiry else None
         try:
-            async with self._door.tunnels.prepare(self._peer, holder, expires_at) as tunnel:
+            async with self._door.tunnels.prepare(self._peer, holder, framing, expires_at) as tunnel:
                 if self._step is not _Step.UPGRADING or transport.is_closing():
                     return
                 self._step = _Step.DONE

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from websockets.datastructures import Headers
@@ -21,13 +21,14 @@ from aero_l2.auth.credentials import read_credentials
 from aero_l2.auth.modes import Admitted, AuthRules, Rejected
 from aero_l2.auth.modes import judge as judge_credentials
 from aero_l2.config import Settings
-from aero_l2.door.endpoints import SHUTTING_DOWN
+from aero_l2.door.endpoints import SHUTTING_DOWN, Tunnelled
 from aero_l2.door.http import RequestHead, Response, text_response
 from aero_l2.errors import AtCapacity, Bound, SegmentUnavailable
 from aero_l2.observe.metrics import Metrics
 from aero_l2.web.forwarded import ProxyTrust, Via, via
 from aero_l2.web.host import HostFault, HostRules
 from aero_l2.web.origin import OriginFault, OriginRules
+from aero_l2.wire.framing import FramingName
 from aero_l2.wire.tunnel import SUBPROTOCOL
 
 MISSING_SUBPROTOCOL: Final = f'missing required websocket subprotocol "{SUBPROTOCOL}"'
@@ -61,11 +62,13 @@ class DoorRules:
 class Upgrade:
     """What is judged: a request, how it came, and the state of the door at that moment.
 
-    within_rate: asked once, where its turn is; whether the client may try again already.
+    tunnelled: what its path asks for. within_rate: asked once, where its turn is; whether the client may try
+    again already.
     """
 
     head: RequestHead
     via: Via
+    tunnelled: Tunnelled = field(default_factory=Tunnelled)
     draining: bool = False
     within_rate: Callable[[], bool] = lambda: True
     retry_after_s: int = 1
@@ -136,7 +139,7 @@ def judge(upgrade: Upgrade, rules: DoorRules, now: float | None = None) -> Refus
         return refusal
     admitted = judge_credentials(
         rules.auth,
-        read_credentials(upgrade.head.query, upgrade.head.headers),
+        read_credentials(upgrade.head.query, upgrade.head.headers, upgrade.tunnelled.token),
         upgrade.head.headers.get_all("Origin"),
         time.time() if now is None else now,
     )
@@ -158,7 +161,9 @@ def not_now(upgrade: Upgrade) -> Refusal | None:
 
 
 def _without_subprotocol(upgrade: Upgrade) -> Refusal | None:
-    """The tunnel protocol must be among the offered ones, spelled exactly (RFC 6455 §4.1)."""
+    """The tunnel protocol must be among the offered ones, spelled exactly (RFC 6455 §4.1); raw needs none."""
+    if upgrade.tunnelled.framing == "raw":
+        return None
     offered = upgrade.head.elements("Sec-WebSocket-Protocol")
     return None if SUBPROTOCOL in offered else Refusal(400, MISSING_SUBPROTOCOL)
 
@@ -192,12 +197,12 @@ def refusal_of(failure: AtCapacity | SegmentUnavailable) -> Refusal:
     return Refusal(503, failure.reason, retry_after_s=RETRY_AFTER_S)
 
 
-def accept(head: RequestHead) -> bytes | Response:
+def accept(head: RequestHead, framing: FramingName = SUBPROTOCOL) -> bytes | Response:
     """The bytes of the 101, or the answer to a malformed handshake.
 
     websockets judges key and version (RFC 6455 §4.2). It is shown only the fields it needs, with exactly our
-    subprotocol offered and no extension, so nothing else can be negotiated; lists are read by us, since a
-    long one costs it 15 ms.
+    subprotocol offered, or none where frames are raw, and no extension, so nothing else can be negotiated;
+    lists are read by us, since a long one costs it 15 ms.
     """
     if head.version != "HTTP/1.1" or head.has_body:
         return text_response(400, "a WebSocket upgrade is an HTTP/1.1 request without a body")
@@ -207,8 +212,11 @@ def accept(head: RequestHead) -> bytes | Response:
     for name in _JUDGED_FIELDS:
         for value in head.headers.get_all(name):
             fields[name] = value
-    fields["Sec-WebSocket-Protocol"] = SUBPROTOCOL
-    protocol = ServerProtocol(subprotocols=[Subprotocol(SUBPROTOCOL)])
+    if framing == SUBPROTOCOL:
+        fields["Sec-WebSocket-Protocol"] = SUBPROTOCOL
+        protocol = ServerProtocol(subprotocols=[Subprotocol(SUBPROTOCOL)])
+    else:
+        protocol = ServerProtocol()
     response = protocol.accept(Request("/", fields))
     if response.status_code == 101:
         return response.serialize()

@@ -70,13 +70,16 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """Request line and header fields; `path` and `query` are as sent, not decoded."""
+    """Request line and header fields; `path` and `query` are as sent, not decoded.
+
+    Its repr shows nothing that may hold a credential.
+    """
 
     method: str
-    path: str
-    query: str
+    path: str = field(repr=False)
+    query: str = field(repr=False)
     version: str
-    headers: Headers = field(default_factory=Headers)
+    headers: Headers = field(default_factory=Headers, repr=False)
 
     @property
     def has_body(self) -> bool:

@@ -19,11 +19,13 @@ from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.rate import RateLimit
 from aero_l2.session.closing import Reason
+from aero_l2.session.keepalive import PING_INTERVAL_S
 from aero_l2.session.ports import SegmentOpener
 from aero_l2.session.registry import PermitLimits
 from aero_l2.session.tunnel import TunnelOptions
 from aero_l2.session.tunnels import Tunnels
 from aero_l2.web.forwarded import Via, client_group
+from aero_l2.wire.framing import framings
 from aero_l2.wire.tunnel import Limits
 
 MAX_WAITING: Final = 256
@@ -45,6 +47,7 @@ class DoorServer:
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
         self.log = LimitedLog(structlog.get_logger("aero_l2.door"))
+        self.framings = framings(Limits(settings.max_frame_payload, settings.max_control_payload))
         self.grace_s = settings.shutdown_grace_ms / 1000
         self.attempts = RateLimit(settings.upgrades_per_minute_per_ip)
         self.sessions = SessionIssuer(settings)
@@ -56,6 +59,7 @@ class DoorServer:
     def apply(self, settings: Settings) -> None:
         """Judge by these settings from now on; who is inside stays."""
         self.rules = DoorRules.of(settings)
+        self.endpoints.raw_frames = settings.raw_frames
         self.close_on_expiry = settings.close_on_expiry
         self.head_timeout_s = settings.upgrade_timeout_ms / 1000
         self.max_head_bytes = settings.max_header_bytes
@@ -159,21 +163,23 @@ async def serve(
     metrics: Metrics,
     *,
     max_waiting: int = MAX_WAITING,
+    ping_interval_s: float = PING_INTERVAL_S,
 ) -> DoorServer:
     """Listen as `settings` say, making tunnels' segments by `opener`.
 
-    `max_waiting`: connections that are not tunnels (yet), at most.
+    `max_waiting`: connections that are not tunnels (yet), at most. `ping_interval_s`: between WebSocket
+    pings, where the server sends them.
 
     Raises:
         OSError: the address cannot be bound.
     """
     options = TunnelOptions(
         connect_timeout_s=settings.tcp_connect_timeout_ms / 1000,
-        limits=Limits(settings.max_frame_payload, settings.max_control_payload),
         stall_timeout_s=settings.send_stall_timeout_ms / 1000,
         library_only=settings.receive_path == "library",
         packets_per_second=settings.max_packets_per_second,
         packets_burst=settings.max_packets_burst or settings.max_packets_per_second,
+        ping_interval_s=ping_interval_s,
     )
     tunnels = Tunnels(opener, limits=permit_limits(settings), options=options, metrics=metrics)
     build = BuildInfo(settings.version, settings.git_sha, settings.built_at)

@@ -34,13 +34,14 @@ class Reason(enum.Enum):
     WEBSOCKET_FAILED = "websocket failed"
     PEER_CLOSED = "peer closed"
     PEER_GONE = "peer gone"
+    PEER_SILENT = "peer silent"
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
     """What a reason makes visible.
 
-    error_code: code of the ERROR message sent first, None for no such message.
+    error_code: code of the ERROR message sent first, where the framing has one; None for no such message.
     close_code: code of our close frame, None where we send none of our own.
     text: text of ERROR and close frame; empty where the occasion supplies it.
     metric: attribute of `Metrics` that counts it.
@@ -76,4 +77,5 @@ CLOSINGS: Final[dict[Reason, Closing]] = {
     Reason.WEBSOCKET_FAILED: Closing(None, None, "", "info"),
     Reason.PEER_CLOSED: Closing(None, None, "", "info"),
     Reason.PEER_GONE: Closing(None, None, "", "info"),
+    Reason.PEER_SILENT: Closing(None, 1008, "no answer to pings", "info"),
 }

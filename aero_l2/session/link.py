@@ -50,7 +50,8 @@ class LinkOwner(Protocol):
 class Link(asyncio.Protocol):
     """One WebSocket connection after its handshake; see the module for what it bounds.
 
-    stall_timeout_s: 0 = a client may take nothing for ever.
+    stall_timeout_s: 0 = a client may take nothing for ever. heard: set whenever bytes arrive, for whoever
+    resets it.
     """
 
     def __init__(self, receiver: Receiver, owner: LinkOwner, *, stall_timeout_s: float) -> None:
@@ -69,6 +70,7 @@ class Link(asyncio.Protocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._ended = False
         self._discarded = 0
+        self.heard = False
         self._gone: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,6 +84,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
+        self.heard = True
         if self._ended:
             self._discard(data)
             return
@@ -127,6 +130,11 @@ class Link(asyncio.Protocol):
         if should_read != transport.is_reading():
             (transport.resume_reading if should_read else transport.pause_reading)()
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether what arrives is read."""
+        return self._transport is not None and self._transport.is_reading()
+
     # -- out
 
     def write(self, data: bytes) -> None:
@@ -147,6 +155,14 @@ class Link(asyncio.Protocol):
             if self._replies_while_paused > MAX_REPLIES_WHILE_PAUSED and not self._holding_replies:
                 self._holding_replies = True
                 self._update_reading()
+
+    def ping(self) -> None:
+        """Send a ping; it is no data that the client has to take, so no stall is looked for."""
+        transport = self._transport
+        frame = self._receiver.ping()
+        if frame and transport is not None and not transport.is_closing():
+            self._written += len(frame)
+            transport.write(frame)
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""

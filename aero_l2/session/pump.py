@@ -18,7 +18,7 @@ from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.bucket import TokenBucket
 from aero_l2.services.router import IPV6_MULTICAST, NoRouter
 from aero_l2.session.early import EarlyFrames
-from aero_l2.wire.send import frame_prefixes, join_frames
+from aero_l2.wire.send import join_frames
 
 READS_PER_WAKE_UP: Final = 64
 MIN_FRAME_BYTES: Final = 14
@@ -29,8 +29,9 @@ class Pump:
 
     Args:
         tap: non-blocking file descriptor; must stay open until `stop`.
-        max_frame_payload: largest frame in bytes; longer ones from the TAP are dropped.
-        send: takes the bytes of a batch of FRAME messages.
+        prefixes: what `send` gets before a frame of n bytes, at index n (`aero_l2.wire.framing`); frames from
+            the TAP that are longer than there are prefixes for are dropped.
+        send: takes the bytes of a batch of messages.
         delivered: told the frames that `send` is about to take.
         failed: told once, in words, when the TAP can no longer be read.
         rate: frames of the guest that are passed on; what exceeds it is dropped. None is no limit.
@@ -40,7 +41,7 @@ class Pump:
         self,
         tap: int,
         *,
-        max_frame_payload: int,
+        prefixes: Sequence[bytes],
         send: Callable[[bytes], None],
         failed: Callable[[str], None],
         metrics: Metrics,
@@ -48,8 +49,8 @@ class Pump:
         delivered: Callable[[Sequence[bytes]], None] = lambda frames: None,
     ) -> None:
         self._tap = tap
-        self._max_frame = max_frame_payload
-        self._prefixes = frame_prefixes(max_frame_payload)
+        self._max_frame = len(prefixes) - 1
+        self._prefixes = prefixes
         self._send = send
         self._failed = failed
         self._metrics = metrics

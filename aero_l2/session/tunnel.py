@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -14,15 +14,17 @@ from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.bucket import TokenBucket
 from aero_l2.session.closing import CLOSINGS, Reason
 from aero_l2.session.connecting import ConnectWatch
+from aero_l2.session.keepalive import PING_INTERVAL_S, Keepalive
 from aero_l2.session.link import Link
 from aero_l2.session.ports import Segment
 from aero_l2.session.pump import Pump
 from aero_l2.session.registry import Holder
 from aero_l2.session.state import Phase, TunnelState
 from aero_l2.web.echo import echo
+from aero_l2.wire.framing import Framing
 from aero_l2.wire.receive import Receiver
 from aero_l2.wire.send import websocket_message
-from aero_l2.wire.tunnel import Limits, MessageType, encode, encode_error, sort_batch
+from aero_l2.wire.tunnel import MessageType, encode
 
 EXPIRY_LOOK_S: Final = 30.0
 
@@ -34,14 +36,15 @@ class TunnelOptions:
     """What all tunnels of a process share. stall_timeout_s: 0 = none. library_only: see `Receiver`.
 
     packets_per_second: frames of a guest that are passed on, 0 = no limit; packets_burst: as many at once.
+    ping_interval_s: between WebSocket pings, where the framing has them sent.
     """
 
-    limits: Limits = field(default_factory=Limits)
     stall_timeout_s: float = 10.0
     connect_timeout_s: float = 5.0
     library_only: bool = False
     packets_per_second: int = 0
     packets_burst: int = 0
+    ping_interval_s: float = PING_INTERVAL_S
 
     def packet_rate(self) -> TokenBucket | None:
         """A new tunnel's rate of frames, None where there is no limit."""
@@ -54,7 +57,7 @@ class Tunnel:
     """One tunnel; made while its segment stands, run once its transport is upgraded.
 
     holder: for the log, which has to say who was behind what a guest did. expires_at: unix seconds at which
-    it is closed, None = never.
+    it is closed, None = never. framing: how its client sends and gets frames.
 
     The messages of one read arrive together in `on_messages`; what counts or merges them belongs there.
     """
@@ -68,13 +71,14 @@ class Tunnel:
         metrics: Metrics,
         *,
         holder: Holder,
+        framing: Framing,
         expires_at: float | None = None,
     ) -> None:
         self.session_id = session_id
         self.state = TunnelState().preparing()
         self._opened_at = 0.0
         self._segment = segment
-        self._options = options
+        self._framing = framing
         self._metrics = metrics
         self._log = _log.bind(session=session_id, peer=peer, client=holder.client)
         if holder.principal is not None:
@@ -83,12 +87,12 @@ class Tunnel:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._expires_at = expires_at
         self._expiry: asyncio.TimerHandle | None = None
-        limits = options.limits
-        receiver = Receiver(limits.max_message, library_only=options.library_only)
+        receiver = Receiver(framing.max_message, library_only=options.library_only)
         self.link = Link(receiver, self, stall_timeout_s=options.stall_timeout_s)
+        self._keepalive = Keepalive(self.link, options.ping_interval_s, self._peer_silent)
         self._pump = Pump(
             segment.tap,
-            max_frame_payload=limits.max_frame_payload,
+            prefixes=framing.prefixes,
             send=self.link.write,
             failed=self._segment_lost,
             metrics=metrics,
@@ -110,12 +114,13 @@ class Tunnel:
             stack.callback(self._pump.stop)
             stack.callback(self._connects.close)
             stack.callback(self._forget_expiry)
+            stack.callback(self._keepalive.stop)
             self._open(transport, early)
             await self._over
             await self.link.finish()
 
     def close(self, reason: Reason, text: str | None = None) -> None:
-        """Begin the end: ERROR and close frame as `CLOSINGS` says; only the first reason counts.
+        """Begin the end: ERROR (if the framing has any) and close frame as `CLOSINGS` says, once.
 
         `text` replaces the table's text in what the peer sees.
         """
@@ -125,12 +130,12 @@ class Tunnel:
         text = closing.text if text is None else text
         self.state = self.state.closing(reason, text)
         self._connects.close()
+        self._keepalive.stop()
         self._pump.stop()
         if closing.metric is not None:
             getattr(self._metrics, closing.metric).inc()
-        if closing.error_code is not None:
-            limit = self._options.limits.max_control_payload
-            self.link.write(websocket_message(encode_error(closing.error_code, text, limit)))
+        if closing.error_code is not None and (error := self._framing.error(closing.error_code, text)):
+            self.link.write(error)
         if closing.close_code is not None:
             self.link.send_close(closing.close_code, text)
         if not self._over.done():
@@ -142,7 +147,7 @@ class Tunnel:
         """The messages of one read: frames to the TAP, PONGs back, malformed ones end the tunnel."""
         if not self.state.is_open:
             return
-        inbound = sort_batch(messages, self._options.limits)
+        inbound = self._framing.sort(messages)
         self._connects.from_guest(inbound.frames)
         self._pump.to_tap(inbound.frames)
         if inbound.pings:
@@ -185,7 +190,7 @@ class Tunnel:
         self._opened_at = time.monotonic()
         self._metrics.sessions.inc()
         self._metrics.sessions_active.inc()
-        self._log.info("tunnel opened")
+        self._log.info("tunnel opened", framing=self._framing.name)
         transport.set_protocol(self.link)
         self.link.connection_made(transport)
         self._segment.failed.add_done_callback(self._on_segment_failed)
@@ -197,6 +202,8 @@ class Tunnel:
         except OSError as failure:
             self._segment_lost(f"the TAP cannot be watched: {failure.strerror}")
         self._look_at_expiry()
+        if self._framing.pinged and self.state.is_open:
+            self._keepalive.start()
         if early:
             self.link.data_received(early)
 
@@ -214,6 +221,9 @@ class Tunnel:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+
+    def _peer_silent(self) -> None:
+        self.close(Reason.PEER_SILENT)
 
     def _on_segment_failed(self, failed: asyncio.Future[str]) -> None:
         if not failed.cancelled():

@@ -15,6 +15,7 @@ from aero_l2.session.closing import Reason
 from aero_l2.session.ports import SegmentOpener
 from aero_l2.session.registry import Holder, PermitLimits, Permits
 from aero_l2.session.tunnel import Tunnel, TunnelOptions
+from aero_l2.wire.framing import Framing
 
 RELEASE_TIMEOUT_S: Final = 2.0
 
@@ -52,17 +53,18 @@ class Tunnels:
         return sorted(self._live, key=lambda tunnel: tunnel.session_id)
 
     def prepare(
-        self, peer: str, holder: Holder, expires_at: float | None = None
+        self, peer: str, holder: Holder, framing: Framing, expires_at: float | None = None
     ) -> AbstractAsyncContextManager[Tunnel]:
         """Take a permit and make a segment; both are given back when the block ends, however it ends.
 
-        expires_at: unix seconds at which the tunnel is closed, None = never.
+        framing: how the client sends and gets frames. expires_at: unix seconds at which the tunnel is closed,
+        None = never.
 
         Raises, on entering:
             AtCapacity: no permit is left.
             SegmentUnavailable: the segment cannot be made.
         """
-        return self._prepare(peer, holder, expires_at)
+        return self._prepare(peer, holder, framing, expires_at)
 
     def close_all(self, reason: Reason) -> None:
         """Begin the end of every tunnel that is open."""
@@ -85,7 +87,9 @@ class Tunnels:
             _log.error("tunnels are not released", left=len(self._tasks), waited_s=RELEASE_TIMEOUT_S)
 
     @asynccontextmanager
-    async def _prepare(self, peer: str, holder: Holder, expires_at: float | None) -> AsyncIterator[Tunnel]:
+    async def _prepare(
+        self, peer: str, holder: Holder, framing: Framing, expires_at: float | None
+    ) -> AsyncIterator[Tunnel]:
         with self.permits.take(holder), self._tracked():
             session_id = next(self._ids)
             async with self._opener(session_id) as segment:
@@ -96,6 +100,7 @@ class Tunnels:
                     self._options,
                     self._metrics,
                     holder=holder,
+                    framing=framing,
                     expires_at=expires_at,
                 )
                 self._live.add(tunnel)

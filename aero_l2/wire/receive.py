@@ -126,6 +126,13 @@ class Receiver:
         self._protocol.send_close(code, cut_utf8(reason, MAX_CLOSE_REASON_BYTES).decode())
         return b"".join(self._protocol.data_to_send())
 
+    def ping(self) -> bytes:
+        """A ping to write, without payload; empty once the closing handshake has begun."""
+        if self._protocol.state is not OPEN:
+            return b""
+        self._protocol.send_ping(b"")
+        return b"".join(self._protocol.data_to_send())
+
     def _parse(self, messages: list[bytes]) -> bool:
         """Work through the buffer; True if it stopped for its share of the turn being used up."""
         room = MAX_FRAMES_PER_BATCH

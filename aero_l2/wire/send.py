@@ -36,8 +36,14 @@ def frame_prefixes(max_frame_payload: int) -> tuple[bytes, ...]:
     return tuple(websocket_header(HEADER_BYTES + n) + FRAME_HEADER for n in range(max_frame_payload + 1))
 
 
+@lru_cache(maxsize=4)
+def raw_prefixes(max_frame_bytes: int) -> tuple[bytes, ...]:
+    """The same where a frame is the whole message: the WebSocket header alone."""
+    return tuple(websocket_header(n) for n in range(max_frame_bytes + 1))
+
+
 def join_frames(frames: Sequence[bytes], prefixes: Sequence[bytes]) -> bytes:
-    """Ethernet frames as FRAME messages in one buffer, to be written at once."""
+    """Ethernet frames as messages in one buffer, each behind its prefix, to be written at once."""
     parts: list[bytes] = []
     for frame in frames:
         parts.append(prefixes[len(frame)])

@@ -17,6 +17,7 @@ from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.bucket import TokenBucket
 from aero_l2.services.router import advertisement
 from aero_l2.session.pump import READS_PER_WAKE_UP, Pump
+from aero_l2.wire.send import frame_prefixes
 from aero_l2.wire.tunnel import FRAME_HEADER
 from netns.tap import open_tap
 
@@ -88,7 +89,7 @@ def pump_of(
 ) -> Pump:
     return Pump(
         lan.tap,
-        max_frame_payload=max_frame_payload,
+        prefixes=frame_prefixes(max_frame_payload),
         send=client.batches.append,
         failed=client.failures.append,
         metrics=metrics,

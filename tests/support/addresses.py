@@ -39,6 +39,7 @@ LOCAL_HTTP_PORT = 8080  # HTTP on the host's loopback, the target of forwards
 
 TRAILER = b"-- trailer after FIN --\n"
 HELLO = b"hello from the test internet\n"
+SECOND_STAGE = b"#!ipxe\necho AERO-CHECK the second stage came by name\n"
 PAYLOAD_BYTES = 16 * 1024 * 1024
 
 

@@ -17,6 +17,7 @@ from aero_l2.config import Settings, load
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.errors import SegmentUnavailable
 from aero_l2.observe.metrics import Metrics
+from aero_l2.session.keepalive import PING_INTERVAL_S
 
 PAIR = {
     "AERO_L2_OPEN": "1",
@@ -107,6 +108,11 @@ class Stand:
         offer = [Subprotocol("aero-l2-tunnel-v1")]
         return await connect(url, subprotocols=offer, compression="deflate", max_size=None, proxy=None)
 
+    async def raw_client(self, path: str = "/v86") -> ClientConnection:
+        """A WebSocket client as v86 is one: it offers nothing; the test closes it."""
+        url = f"ws://127.0.0.1:{self.door.port}{path}"
+        return await connect(url, compression=None, max_size=None, proxy=None, ping_interval=None)
+
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A bare TCP connection."""
         return await asyncio.open_connection("127.0.0.1", self.door.port)
@@ -140,10 +146,10 @@ def settings(**variables: str) -> Settings:
 
 
 @asynccontextmanager
-async def standing(**variables: str) -> AsyncIterator[Stand]:
+async def standing(*, ping_interval_s: float = PING_INTERVAL_S, **variables: str) -> AsyncIterator[Stand]:
     """A door for a test; on the way out nothing may be left behind."""
     opener, readiness, metrics = Opener(), Ready(), Metrics()
-    door = await serve(settings(**variables), opener, readiness, metrics)
+    door = await serve(settings(**variables), opener, readiness, metrics, ping_interval_s=ping_interval_s)
     try:
         yield Stand(door, opener, readiness, metrics)
     finally:

@@ -31,7 +31,7 @@ def _name(address: tuple[str, int]) -> str:
 
 
 async def _http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """GET /hello, GET /16MiB, and POST or PUT /upload, which answers the SHA-256 of the body."""
+    """GET /hello, /16MiB and /second.ipxe; POST or PUT /upload, which answers the SHA-256 of the body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     lines = head.split("\r\n")
     method, target, _ = lines[0].split(" ", 2)
@@ -46,7 +46,11 @@ async def _http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             return
         digest.update(chunk)
         left -= len(chunk)
-    known = {("GET", "/hello"): addresses.HELLO, ("GET", "/16MiB"): addresses.payload()}
+    known = {
+        ("GET", "/hello"): addresses.HELLO,
+        ("GET", "/16MiB"): addresses.payload(),
+        ("GET", "/second.ipxe"): addresses.SECOND_STAGE,
+    }
     if target == "/upload" and method in ("POST", "PUT"):
         status, body = "200 OK", f"{digest.hexdigest()}\n".encode()
     elif (found := known.get((method, target))) is not None:

@@ -172,11 +172,11 @@ class Lines:
 lines = st.dictionaries(st.sampled_from(["Authorization", "Cookie", PROTOCOL]), st.lists(junk, max_size=3))
 
 
-@given(junk, lines)
-def test_any_request_is_read(query: str, headers: dict[str, list[str]]) -> None:
+@given(junk, lines, junk)
+def test_any_request_is_read(query: str, headers: dict[str, list[str]], path: str) -> None:
     """What is found stands in the request, or is decoded from it."""
-    found = read_credentials(query, Lines(headers))
-    everything = query + "\n".join(line for lines in headers.values() for line in lines)
+    found = read_credentials(query, Lines(headers), path)
+    everything = path + query + "\n".join(line for lines in headers.values() for line in lines)
     for value in (*found.jwts, *filter(None, [found.cookie])):
         assert value in everything or "%" in everything
 

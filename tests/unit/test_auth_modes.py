@@ -228,7 +228,7 @@ values = st.none() | st.text() | st.sampled_from([*COOKIES.values(), *API_KEYS.v
 origin_lines = st.lists(st.text() | st.sampled_from([HOME, "", "null"]), max_size=3)
 
 
-@given(st.sampled_from(AuthMode), st.builds(Credentials, values, values, values, values, values),
+@given(st.sampled_from(AuthMode), st.builds(Credentials, *[values] * 6),
        origin_lines, st.booleans())  # fmt: skip
 def test_nobody_is_let_in_without_what_the_mode_asks_for(
     mode: AuthMode, presented: Credentials, origins: list[str], is_open: bool
@@ -236,9 +236,8 @@ def test_nobody_is_let_in_without_what_the_mode_asks_for(
     """The rule stated a second time, over any text in any place."""
     found = judge(rules(mode, is_open=is_open), presented, origins, NOW)
     cookie = presented.cookie == COOKIES["good"]
-    keys = [
-        value for value in (presented.token, presented.api_key, presented.subprotocol) if value is not None
-    ]
+    places = (presented.path, presented.token, presented.api_key, presented.subprotocol)
+    keys = [value for value in places if value is not None]
     key = keys[:1] in (["the key"], ["the former key"])
     not_judged = not is_open and "".join(origins).strip(" \t") == "" and len(origins) < 2
     good, elsewhere = (JWTS[name] in (presented.bearer, *keys) for name in ("good", "elsewhere"))

@@ -24,6 +24,7 @@ SETTINGS = {
     "AERO_L2_SESSION_SECRET": SECRET,
     "AERO_L2_ALLOWED_ORIGINS": GOOD_ORIGIN,
     "AERO_L2_ALLOWED_HOSTS": "good.example",
+    "AERO_L2_RAW_FRAMES": "1",
 }
 REJECTED = "l2_upgrade_rejected_total"
 REASONED = ("l2_auth_failures_total", "l2_upgrade_reject_auth_missing_total", REJECTED)
@@ -37,6 +38,7 @@ class Client:
     stack: AsyncExitStack
     headers: dict[str, str] = field(default_factory=dict)
     sid: str = "me"
+    path: str = "/l2"
 
     def __post_init__(self) -> None:
         token = mint_session_token(SessionClaims(self.sid, time.time() + 60), SECRET.encode())
@@ -57,7 +59,7 @@ class Client:
         """Status and body; a tunnel counts as 101."""
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         request = (
-            "GET /l2 HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"GET {self.path} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
         )
         reader, writer = await self.stand.raw()
@@ -198,11 +200,19 @@ async def test_good_request_is_let_in() -> None:
         assert rejections(client.stand) == {}
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.spoil.__name__)
+RAW_CHECKS = tuple(check for check in CHECKS if check.spoil is not no_subprotocol)
+
+
+@pytest.mark.parametrize(
+    ("path", "check"),
+    [*(("/l2", check) for check in CHECKS), *(("/v86", check) for check in RAW_CHECKS)],
+    ids=lambda value: value.spoil.__name__ if isinstance(value, Check) else value,
+)
 async def test_each_refusal_has_its_body_its_metrics_and_its_log_line(
-    check: Check, capsys: pytest.CaptureFixture[str]
+    path: str, check: Check, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with visiting() as client:
+        client.path = path
         check.spoil(client)
         await expect(client, check)
     lines = [line for line in capsys.readouterr().out.splitlines() if "upgrade refused" in line]
@@ -347,6 +357,27 @@ async def test_lines_about_ever_new_origins_are_limited(capsys: pytest.CaptureFi
 )
 async def test_of_two_failing_checks_the_earlier_answers(first: Check, second: Check) -> None:
     async with visiting() as client:
+        for check in (first, second):
+            check.spoil(client)
+        assert await client.ask() == (first.status, first.body)
+
+
+async def test_v86_needs_no_subprotocol() -> None:
+    async with visiting() as client:
+        client.path = "/v86"
+        no_subprotocol(client)
+        assert await client.ask() == (101, "")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    list(itertools.combinations(RAW_CHECKS, 2)),
+    ids=lambda check: check.spoil.__name__,
+)
+async def test_checks_on_v86_come_in_the_same_order(first: Check, second: Check) -> None:
+    async with visiting() as client:
+        client.path = "/v86"
+        no_subprotocol(client)
         for check in (first, second):
             check.spoil(client)
         assert await client.ask() == (first.status, first.body)

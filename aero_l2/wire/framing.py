@@ -1,0 +1,68 @@
+"""How Ethernet frames travel in WebSocket messages: as FRAMEs of the tunnel protocol, or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Literal
+
+from aero_l2.wire.send import frame_prefixes, raw_prefixes, websocket_message
+from aero_l2.wire.tunnel import ErrorCode, Inbound, Limits, encode_error, sort_batch
+
+FramingName = Literal["aero-l2-tunnel-v1", "raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """One way to do it; shared by all tunnels that use it.
+
+    max_message: bytes of the largest WebSocket message of a client.
+    prefixes: what is written before a frame of n bytes, at index n; there is none for larger frames.
+    sort: the messages of one read, in order → what they ask for.
+    error: the bytes that tell a client of an error; empty where the framing has no words for it.
+    pinged: the server asks by WebSocket pings whether the client is there, which cannot ask by itself.
+    """
+
+    name: FramingName
+    max_message: int
+    prefixes: Sequence[bytes]
+    sort: Callable[[Sequence[bytes]], Inbound]
+    error: Callable[[ErrorCode, str], bytes]
+    pinged: bool
+
+
+Framings = Mapping[FramingName, Framing]
+
+
+def framings(limits: Limits) -> Framings:
+    """Every framing, within these limits."""
+    return {framing.name: framing for framing in (tunnel_framing(limits), raw_framing(limits))}
+
+
+@lru_cache(maxsize=4)
+def tunnel_framing(limits: Limits) -> Framing:
+    """`aero-l2-tunnel-v1`."""
+
+    def error(code: ErrorCode, text: str) -> bytes:
+        return websocket_message(encode_error(code, text, limits.max_control_payload))
+
+    return Framing(
+        "aero-l2-tunnel-v1",
+        limits.max_message,
+        frame_prefixes(limits.max_frame_payload),
+        partial(sort_batch, limits=limits),
+        error,
+        pinged=False,
+    )
+
+
+@lru_cache(maxsize=4)
+def raw_framing(limits: Limits) -> Framing:
+    """One binary message is one Ethernet frame, both ways, and there is nothing else (docs/v86.md)."""
+    size = limits.max_frame_payload
+    return Framing("raw", size, raw_prefixes(size), _all_frames, lambda code, text: b"", pinged=True)
+
+
+def _all_frames(messages: Sequence[bytes]) -> Inbound:
+    return Inbound(list(messages), [], None)

@@ -1,0 +1,42 @@
+"""v86 as npm has it, with iPXE in it: a guest whose emulator knows nothing of the tunnel protocol."""
+
+from collections.abc import Iterator
+
+import pytest
+from support import addresses as at
+from support.proxy import Proxy, RunAs, run_proxy
+from support.v86 import boot_ipxe
+from support.world import World
+
+pytestmark = pytest.mark.slow
+
+KEY = "a-key-of-the-test-0123456789"
+_CHECK = "AERO-CHECK "
+_SCRIPT = f"""#!ipxe
+ifconf -c dhcp net0 && show net0/ip && show net0/gateway && show net0/dns || echo {_CHECK}no lease
+chain http://web.example.test/second.ipxe || echo {_CHECK}no second stage
+"""
+
+
+@pytest.fixture(scope="module")
+def raw_proxy(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
+    """A proxy with the endpoint for v86, for who has the key."""
+    settings = {"AERO_L2_RAW_FRAMES": "1", "AERO_L2_AUTH_MODE": "token", "AERO_L2_API_KEY": KEY}
+    with run_proxy(world, proxy_as, settings) as proxy:
+        yield proxy
+
+
+def test_v86_gets_lease_dns_and_http_twice_in_a_row(raw_proxy: Proxy) -> None:
+    for number, path in enumerate((f"/v86/{KEY}", f"/v86?token={KEY}"), 1):
+        relay = f"ws://{at.LOOPBACK}:{raw_proxy.port}{path}"
+        screen = boot_ipxe(raw_proxy.world.host, relay, _SCRIPT, _CHECK)
+        shown = f"{screen}\n--- proxy ---\n{raw_proxy.log}"
+        assert f"net0.dhcp/ip:ipv4 = {at.GUEST}" in screen, shown
+        assert f"net0.dhcp/gateway:ipv4 = {at.GATEWAY}" in screen, shown
+        assert f"net0.dhcp/dns:ipv4 = {at.GATEWAY}" in screen, shown
+        assert "http://web.example.test/second.ipxe... ok" in screen, shown
+        assert f"{_CHECK}the second stage came by name" in screen, shown
+        raw_proxy.wait_settled()
+        assert raw_proxy.metric("l2_sessions_total") == number
+        assert raw_proxy.metric("l2_dns_queries_total") >= number
+    assert KEY not in raw_proxy.log
