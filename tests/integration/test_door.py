@@ -149,17 +149,24 @@ CANARIES = {
 
 @pytest.mark.slow
 async def test_secrets_are_nowhere_to_be_seen(world: World, proxy_as: RunAs) -> None:
-    env = {**CANARIES, "AERO_L2_LOG_LEVEL": "debug", "AERO_L2_OPEN": "1"}
+    env = {**CANARIES, "AERO_L2_LOG_LEVEL": "debug", "AERO_L2_OPEN": "1", "AERO_L2_RAW_FRAMES": "1"}
     with run_proxy(world, proxy_as, env) as proxy:
         for query in ("token=canary-query", "apiKey=canary-query", "x=canary-query"):
             with pytest.raises(RefusedError):
                 await proxy.tunnel(f"/l2?{query}").__aenter__()
             proxy.get(f"/readyz?{query}")
             proxy.get(f"/nowhere?{query}")
+        for path in ("/v86/canary-path", "/v86?token=canary-query", "/v86/canary-path?apiKey=canary-query"):
+            with pytest.raises(RefusedError):
+                await proxy.raw_tunnel(path).__aenter__()
+            proxy.get(path)
+            proxy.get(f"{path}/nowhere")
         cookie = {"Cookie": "aero_session=canary.query", "Authorization": "Bearer canary.canary.canary"}
         with pytest.raises(RefusedError):
             await proxy.tunnel(headers=cookie, credential="canary-query").__aenter__()
         async with proxy.tunnel(f"/l2?token={CANARIES['AERO_L2_API_KEY']}"):
+            proxy.reload()
+        async with proxy.raw_tunnel(f"/v86/{CANARIES['AERO_L2_API_KEY']}"):
             proxy.reload()
         seen = {path: proxy.get(path)[1] for path in ("/version", "/metrics", "/readyz", "/healthz")}
         seen |= what_processes_show(proxy)

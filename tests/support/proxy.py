@@ -20,7 +20,7 @@ from typing import Literal
 from support import addresses as at
 from support import procfs
 from support.stage import make_tun, private_mounts, private_programs
-from support.tunnel import Tunnel
+from support.tunnel import RawTunnel, Tunnel
 from support.wait import wait_until
 from support.world import World
 
@@ -128,6 +128,10 @@ class Proxy:
         """A tunnel to be opened by ``async with``; raises support.tunnel.RefusedError when the upgrade is
         refused. ``credential`` is offered as a subprotocol."""
         return Tunnel(self.world.host, self.port, path, headers, credential)
+
+    def raw_tunnel(self, path: str = "/v86") -> RawTunnel:
+        """The same as v86 opens it, if the proxy has that endpoint."""
+        return RawTunnel(self.world.host, self.port, path)
 
     def get(self, path: str) -> tuple[int, str]:
         """One HTTP request: status and body."""

@@ -73,7 +73,8 @@ class Tunnel:
         self._path = path
         self._headers = dict(headers or {})
         offered = [PROTOCOL, *([f"aero-l2-token.{credential}"] if credential is not None else [])]
-        self._offered = [Subprotocol(name) for name in offered]
+        self._offered: list[Subprotocol] | None = [Subprotocol(name) for name in offered]
+        self._agreed: str | None = PROTOCOL
 
     async def __aenter__(self) -> Self:
         sock = await asyncio.to_thread(self._namespace.connect, at.LOOPBACK, self._port)
@@ -94,7 +95,7 @@ class Tunnel:
         except InvalidStatus as error:
             body = (error.response.body or b"").decode()
             raise RefusedError(error.response.status_code, body) from error
-        assert self._socket.subprotocol == PROTOCOL
+        assert self._socket.subprotocol == self._agreed
         self._reader = asyncio.create_task(self._read(), name="tunnel reader")
         return self
 
@@ -108,10 +109,13 @@ class Tunnel:
         try:
             async for message in self._socket:
                 assert isinstance(message, bytes), "the proxy sent text"
-                self._sort(*decode(message))
+                self._take(message)
         except ConnectionClosed:
             pass
         self.close_code, self.close_reason = self._socket.close_code, self._socket.close_reason or ""
+
+    def _take(self, message: bytes) -> None:
+        self._sort(*decode(message))
 
     def _sort(self, kind: int, payload: bytes) -> None:
         if kind == FRAME:
@@ -158,3 +162,19 @@ class Tunnel:
     def abort(self) -> None:
         """Drop the TCP connection without a word."""
         self._socket.transport.abort()
+
+
+class RawTunnel(Tunnel):
+    """A tunnel as v86 opens one: no subprotocol, and each message is a frame."""
+
+    def __init__(self, namespace: Namespace, port: int, path: str = "/v86") -> None:
+        super().__init__(namespace, port, path)
+        self._offered = None
+        self._agreed = None
+
+    def _take(self, message: bytes) -> None:
+        self.frames.put_nowait(message)
+
+    async def send(self, frame: bytes) -> None:
+        """Send an Ethernet frame as the guest."""
+        await self.send_message(frame)

@@ -140,7 +140,7 @@ def test_credential_of_the_path_comes_first_of_all_in_the_address() -> None:
     assert repr(read_credentials("", Headers(), "canary")) == "Credentials(path)"
 
 
-# --- Nothing of the credential is seen ------------------------------------------------------------------------
+# --- Nothing of the credential is seen -------------------------------------------------------------------
 
 CANARY = "cAnArY7"
 OPEN_V86 = {"AERO_L2_RAW_FRAMES": "1"}

@@ -82,7 +82,7 @@ async def left(client: ClientConnection) -> tuple[list[bytes | str], int | None,
             return messages, client.close_code, client.close_reason
 
 
-# --- Frames ---------------------------------------------------------------------------------------------------
+# --- Frames ----------------------------------------------------------------------------------------------
 
 
 async def test_message_is_a_frame_both_ways(stand: Stand) -> None:
@@ -186,7 +186,7 @@ async def test_tiny_messages_of_one_client_do_not_starve_another(stand: Stand) -
     loud.close()
 
 
-# --- Ends -----------------------------------------------------------------------------------------------------
+# --- Ends ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason.name.endswith("QUOTA")])
@@ -227,7 +227,7 @@ async def test_shutdown_and_a_lost_segment_close_with_their_codes(stand: Stand) 
     await stopping
 
 
-# --- Pings ----------------------------------------------------------------------------------------------------
+# --- Pings -----------------------------------------------------------------------------------------------
 
 
 async def pinged(sock: socket.socket) -> None:
