@@ -26,7 +26,7 @@ RELOADABLE = {
     *("session_endpoint", "session_ttl_secs", "sessions_per_minute_per_ip"),
     *("trust_proxy", "trust_proxy_host", "trusted_proxies"),
     *("max_connections", "max_connections_per_session", "max_connections_per_ip"),
-    *("upgrades_per_minute_per_ip", "log_level"),
+    *("upgrades_per_minute_per_ip", "raw_frames", "log_level"),
 }
 
 
