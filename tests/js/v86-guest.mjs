@@ -1,7 +1,8 @@
 // Boots a guest in v86, as npm has it, with its network card on a relay:
 //
-//     node v86-guest.mjs RELAY-URL KERNEL INITRD TEXT SECONDS
+//     node v86-guest.mjs RELAY-URL ORIGIN KERNEL INITRD TEXT SECONDS
 //
+// ORIGIN is that of the page that a browser would have loaded the emulator from.
 // KERNEL (a bzImage) finds INITRD in memory. When a line on the guest's screen begins with TEXT, or SECONDS are
 // over, the screen is printed and the program ends; its status is 1 if there was no such line.
 import { readFileSync } from "node:fs";
@@ -10,11 +11,16 @@ import { dirname, join } from "node:path";
 import { V86 } from "v86";
 import { WebSocket } from "ws";
 
-const [relay, kernel, initrd, text, seconds] = process.argv.slice(2);
+const [relay, origin, kernel, initrd, text, seconds] = process.argv.slice(2);
 const firmware = "/usr/share/seabios";
 const built = dirname(createRequire(import.meta.url).resolve("v86/build/libv86.mjs"));
 
-globalThis.WebSocket = WebSocket; // browsers have one, Node.js has one from version 22 on
+// Browsers have one, Node.js has one from version 22 on; of these, only a browser's sends an Origin.
+globalThis.WebSocket = class extends WebSocket {
+  constructor(url, protocols) {
+    super(url, protocols, { origin });
+  }
+};
 
 // v86 reads a kernel as 32-bit words, so there may be no part of one at its end.
 function padded(path) {

@@ -12,7 +12,7 @@ _IPXE = "/usr/lib/ipxe/ipxe.lkrn"
 _BOOT_S = 120  # more than ten times what iPXE takes on an idle machine
 
 
-def boot_ipxe(host: Namespace, relay_url: str, script: str, until: str) -> str:
+def boot_ipxe(host: Namespace, relay_url: str, origin: str, script: str, until: str) -> str:
     """Run an iPXE script with the card on `relay_url`; the screen once a line of it begins with `until`.
 
     The emulator runs in the namespace `host`; the machine in it has no way out but the relay.
@@ -23,7 +23,7 @@ def boot_ipxe(host: Namespace, relay_url: str, script: str, until: str) -> str:
         initrd = Path(directory, "script")
         initrd.write_text(script)
         done = subprocess.run(
-            host.enter(node, "v86-guest.mjs", relay_url, _IPXE, str(initrd), until, str(_BOOT_S)),
+            host.enter(node, "v86-guest.mjs", relay_url, origin, _IPXE, str(initrd), until, str(_BOOT_S)),
             cwd=_JS,
             capture_output=True,
             text=True,

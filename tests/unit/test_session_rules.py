@@ -50,6 +50,7 @@ def test_no_way_back() -> None:
         (Reason.FRAME_RATE_QUOTA, 7, 1008, "frame rate quota exceeded"),
         (Reason.BACKPRESSURE, 9, 1008, "outbound websocket backpressure"),
         (Reason.IDLE_TIMEOUT, None, 1008, "idle timeout"),
+        (Reason.PEER_SILENT, None, 1008, "no answer to pings"),
         (Reason.SHUTDOWN, None, 1001, "shutting down"),
         (Reason.TUNNEL_FAILED, None, 1011, "tunnel failed"),
     ],

@@ -243,3 +243,11 @@ def test_close_reason_is_cut_to_what_a_frame_holds() -> None:
     assert data[:2] == bytes([0x88, 124])
     assert data[4:].decode() == "ü" * 61
     assert receiver.close(1001, "again") == b""
+
+
+def test_ping_is_a_frame_of_its_own_until_the_close_begins() -> None:
+    receiver = Receiver(100)
+    assert receiver.ping() == b"\x89\x00"
+    assert receiver.receive(b"\x8a\x80\0\0\0\0") == ([], b"", False, False)
+    receiver.close(1001, "bye")
+    assert receiver.ping() == b""

@@ -10,6 +10,7 @@ from support.world import World
 
 pytestmark = pytest.mark.slow
 
+PAGE = "https://lab.example"
 KEY = "a-key-of-the-test-0123456789"
 _CHECK = "AERO-CHECK "
 _SCRIPT = f"""#!ipxe
@@ -20,8 +21,14 @@ chain http://web.example.test/second.ipxe || echo {_CHECK}no second stage
 
 @pytest.fixture(scope="module")
 def raw_proxy(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
-    """A proxy with the endpoint for v86, for who has the key."""
-    settings = {"AERO_L2_RAW_FRAMES": "1", "AERO_L2_AUTH_MODE": "token", "AERO_L2_API_KEY": KEY}
+    """A proxy with the endpoint for v86, for a page and who has the key."""
+    settings = {
+        "AERO_L2_RAW_FRAMES": "1",
+        "AERO_L2_AUTH_MODE": "token",
+        "AERO_L2_API_KEY": KEY,
+        "AERO_L2_OPEN": "0",
+        "AERO_L2_ALLOWED_ORIGINS": PAGE,
+    }
     with run_proxy(world, proxy_as, settings) as proxy:
         yield proxy
 
@@ -29,7 +36,7 @@ def raw_proxy(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
 def test_v86_gets_lease_dns_and_http_twice_in_a_row(raw_proxy: Proxy) -> None:
     for number, path in enumerate((f"/v86/{KEY}", f"/v86?token={KEY}"), 1):
         relay = f"ws://{at.LOOPBACK}:{raw_proxy.port}{path}"
-        screen = boot_ipxe(raw_proxy.world.host, relay, _SCRIPT, _CHECK)
+        screen = boot_ipxe(raw_proxy.world.host, relay, PAGE, _SCRIPT, _CHECK)
         shown = f"{screen}\n--- proxy ---\n{raw_proxy.log}"
         assert f"net0.dhcp/ip:ipv4 = {at.GUEST}" in screen, shown
         assert f"net0.dhcp/gateway:ipv4 = {at.GATEWAY}" in screen, shown
