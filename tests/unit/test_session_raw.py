@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from aero_l2 import tasks
-from aero_l2.session.closing import Reason
+from aero_l2.session.closing import CLOSINGS, Reason
 
 FRAME = bytes(range(60))
 INTERVAL_S = 0.1
@@ -189,12 +189,20 @@ async def test_tiny_messages_of_one_client_do_not_starve_another(stand: Stand) -
 # --- Ends ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reason", [reason for reason in Reason if reason.name.endswith("QUOTA")])
-async def test_quota_closes_without_an_error_message(stand: Stand, reason: Reason) -> None:
+@pytest.mark.parametrize("reason", [reason for reason in Reason if CLOSINGS[reason].close_code])
+async def test_tunnel_is_closed_in_the_promised_words_and_without_an_error_message(
+    stand: Stand, reason: Reason
+) -> None:
     client = await stand.raw_client()
     stand.door.tunnels.live[0].close(reason)
-    text = {"byte quota": "byte quota exceeded", "frame rate quota": "frame rate quota exceeded"}
-    assert await left(client) == ([], 1008, text[reason.value])
+    assert await left(client) == ([], CLOSINGS[reason].close_code, CLOSINGS[reason].text)
+
+
+async def test_client_that_ends_its_side_leaves_nothing(stand: Stand) -> None:
+    sock = await bare(stand)
+    sock.shutdown(socket.SHUT_WR)
+    assert await to_the_end(sock) == b""
+    await stand.until(lambda: stand.door.active == 0, "tunnel released")
 
 
 async def test_client_that_takes_nothing_is_closed_without_an_error_message(stand: Stand) -> None:
@@ -255,10 +263,11 @@ async def test_silent_client_is_closed_after_three_pings_and_leaves_nothing(ping
 async def test_any_byte_is_an_answer(pinging: Stand) -> None:
     """A frame in small pieces: no pong, for long no message, and yet somebody is there."""
     sock, loop = await bare(pinging), asyncio.get_running_loop()
-    for byte in masked(FRAME[:15]):
+    data = masked(FRAME[:14])
+    for at in range(0, len(data), 5):
         await pinged(sock)
-        await loop.sock_sendall(sock, bytes([byte]))
-    assert await from_wire(pinging) == FRAME[:15]
+        await loop.sock_sendall(sock, data[at : at + 5])
+    assert await from_wire(pinging) == FRAME[:14]
     assert (await to_the_end(sock)).endswith(PING * 2 + SILENCE)
 
 
