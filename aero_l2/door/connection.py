@@ -25,7 +25,7 @@ from aero_l2.session.registry import Holder
 from aero_l2.session.tunnels import Tunnels
 from aero_l2.tasks import spawn
 from aero_l2.web.forwarded import Via, client_group
-from aero_l2.wire.framing import Framing, Framings
+from aero_l2.wire.framing import Framing, FramingName
 
 LINGER_S: Final = 1.0
 MAX_EARLY_BYTES: Final = 64 * 1024
@@ -43,7 +43,6 @@ class Door(Protocol):
     """What a connection needs of the server."""
 
     endpoints: Endpoints
-    framings: Framings
     rules: DoorRules
     attempts: RateLimit
     close_on_expiry: bool
@@ -55,6 +54,9 @@ class Door(Protocol):
 
     def respond(self, head: RequestHead, how: Via) -> Response | None:
         """The answer to a request, None where it asks for a tunnel."""
+
+    def framing(self, name: FramingName) -> Framing:
+        """How the frames of a tunnel travel."""
 
     def waits(self, connection: Connection) -> None:
         """A connection stands at the door."""
@@ -164,7 +166,7 @@ class Connection(asyncio.Protocol):
         if isinstance(judged, Refusal):
             self._refuse(judged)
             return
-        framing = self._door.framings[tunnelled.framing]
+        framing = self._door.framing(tunnelled.framing)
         self._step = _Step.UPGRADING
         self._door.entered(self)
         if not self._keep_early(rest):

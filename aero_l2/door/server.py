@@ -25,7 +25,7 @@ from aero_l2.session.registry import PermitLimits
 from aero_l2.session.tunnel import TunnelOptions
 from aero_l2.session.tunnels import Tunnels
 from aero_l2.web.forwarded import Via, client_group
-from aero_l2.wire.framing import framings
+from aero_l2.wire.framing import Framing, FramingName, framing
 from aero_l2.wire.tunnel import Limits
 
 MAX_WAITING: Final = 256
@@ -47,7 +47,7 @@ class DoorServer:
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
         self.log = LimitedLog(structlog.get_logger("aero_l2.door"))
-        self.framings = framings(Limits(settings.max_frame_payload, settings.max_control_payload))
+        self._limits = Limits(settings.max_frame_payload, settings.max_control_payload)
         self.grace_s = settings.shutdown_grace_ms / 1000
         self.attempts = RateLimit(settings.upgrades_per_minute_per_ip)
         self.sessions = SessionIssuer(settings)
@@ -137,6 +137,10 @@ class DoorServer:
             kind, client = text.partition(":")[0], client_group(how.client)
             self.log.write("info", "session refused", text, kind=kind, client=client, status=response.status)
         return response
+
+    def framing(self, name: FramingName) -> Framing:
+        """How the frames of a tunnel travel."""
+        return framing(name, self._limits)
 
     def waits(self, connection: Connection) -> None:
         """Count a connection as waiting; `Waiting` says which one goes if that is one too many."""

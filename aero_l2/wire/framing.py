@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal
@@ -32,18 +32,13 @@ class Framing:
     pinged: bool
 
 
-Framings = Mapping[FramingName, Framing]
-
-
-def framings(limits: Limits) -> Framings:
-    """Every framing, within these limits."""
-    return {framing.name: framing for framing in (tunnel_framing(limits), raw_framing(limits))}
-
-
 @lru_cache(maxsize=4)
-def tunnel_framing(limits: Limits) -> Framing:
-    """`aero-l2-tunnel-v1`."""
+def framing(name: FramingName, limits: Limits) -> Framing:
+    """The framing of that name within these limits: made, with its table, when the first tunnel wants it."""
+    return _raw(limits) if name == "raw" else _tunnel(limits)
 
+
+def _tunnel(limits: Limits) -> Framing:
     def error(code: ErrorCode, text: str) -> bytes:
         return websocket_message(encode_error(code, text, limits.max_control_payload))
 
@@ -57,8 +52,7 @@ def tunnel_framing(limits: Limits) -> Framing:
     )
 
 
-@lru_cache(maxsize=4)
-def raw_framing(limits: Limits) -> Framing:
+def _raw(limits: Limits) -> Framing:
     """One binary message is one Ethernet frame, both ways, and there is nothing else (docs/v86.md)."""
     size = limits.max_frame_payload
     return Framing("raw", size, raw_prefixes(size), _all_frames, lambda code, text: b"", pinged=True)

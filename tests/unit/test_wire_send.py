@@ -8,7 +8,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from aero_l2.wire.framing import framings
+from aero_l2.wire.framing import framing
 from aero_l2.wire.send import frame_prefixes, join_frames, raw_prefixes, websocket_message
 from aero_l2.wire.tunnel import FRAME_HEADER, ErrorCode, Inbound, Limits
 
@@ -46,7 +46,8 @@ def test_prefixes_are_shared() -> None:
 
 def test_framings_differ_in_all_but_the_frames() -> None:
     limits = Limits(100, 300)
-    tunnel, raw = (framings(limits)[name] for name in ("aero-l2-tunnel-v1", "raw"))
+    tunnel, raw = framing("aero-l2-tunnel-v1", limits), framing("raw", limits)
+    assert framing("raw", Limits(100, 300)) is raw
     assert (tunnel.max_message, raw.max_message) == (304, 100)
     assert len(tunnel.prefixes) == len(raw.prefixes) == 101
     messages = [b"\xa2\x03\x01\x00ping", FRAME_HEADER + b"frame", b"rubbish"]
