@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from aero_l2 import __version__
 from aero_l2.cli import policy, token
+from aero_l2.cli.connect import connect
 from aero_l2.cli.errors import EXIT_USAGE, complain
 from aero_l2.cli.serve import serve
 from aero_l2.cli.settings import settings
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(settings)
+app.command()(connect)
 app.add_typer(token.app, name="token")
 app.add_typer(policy.app, name="policy")
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,38 +43,37 @@ class Machine:
     command: Callable[[Path, Path], list[str]]
 
 
-def _uml_command(directory: Path, sock: Path) -> list[str]:
-    initrd = images.initrd("vec0")
-    card = (
-        f"vec0:transport=bess,src={directory}/own.sock,dst={sock},mac=02:00:00:00:00:0f,depth=64,gro=0,vec=0"
-    )
+def uml_command(directory: Path, card: str, script: str = images.INIT) -> list[str]:
+    """User Mode Linux with the given card; its console is stdin and stdout."""
+    initrd = images.initrd("vec0", script=script)
     return [
         *("linux.uml", "mem=128M", f"initrd={initrd}", "root=/dev/ram", "con0=fd:0,fd:1", "con=null"),
         *("rdinit=/init", f"uml_dir={directory}/uml", card, "quiet"),
     ]
 
 
-def _qemu_command(_directory: Path, sock: Path) -> list[str]:
+def qemu_command(card: Sequence[str]) -> list[str]:
+    """x86-64 Linux under QEMU with the given card, which has to be a virtio one."""
     kernel = images.cloud_kernel()
     initrd = images.initrd("eth0", kernel.modules)
     return [
-        *(
-            "qemu-system-x86_64",
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-m",
-            "256",
-            "-nodefaults",
-            "-display",
-            "none",
-        ),
-        *("-no-reboot", "-serial", "stdio", "-kernel", str(kernel.image), "-initrd", str(initrd)),
-        *("-append", "console=ttyS0 quiet panic=-1"),
-        *("-netdev", f"stream,id=n0,server=off,addr.type=unix,addr.path={sock}"),
-        *("-device", "virtio-net-pci,netdev=n0,romfile="),
+        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256", "-nodefaults"),
+        *("-display", "none", "-no-reboot", "-serial", "stdio"),
+        *("-kernel", str(kernel.image), "-initrd", str(initrd)),
+        *("-append", "console=ttyS0 quiet panic=-1", *card),
     ]
+
+
+def _uml_command(directory: Path, sock: Path) -> list[str]:
+    card = (
+        f"vec0:transport=bess,src={directory}/own.sock,dst={sock},mac=02:00:00:00:00:0f,depth=64,gro=0,vec=0"
+    )
+    return uml_command(directory, card)
+
+
+def _qemu_command(_directory: Path, sock: Path) -> list[str]:
+    netdev = f"stream,id=n0,server=off,addr.type=unix,addr.path={sock}"
+    return qemu_command(["-netdev", netdev, "-device", "virtio-net-pci,netdev=n0,romfile="])
 
 
 UML = Machine("seqpacket", _uml_command)
@@ -113,14 +112,15 @@ def boot(machine: Machine, host: Namespace, port: int) -> str:
         assert bridge.stdout is not None
         try:
             assert bridge.stdout.readline() == "ready\n"
-            return _console(machine.command(directory, sock))
+            return console(machine.command(directory, sock))
         finally:
             bridge.terminate()
             bridge.wait(10)
             bridge.stdout.close()
 
 
-def _console(command: list[str]) -> str:
+def console(command: list[str]) -> str:
+    """Run a machine in a network namespace without anything; its console until it powers off."""
     process = subprocess.Popen(
         ["unshare", "--net", *command],
         stdin=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache/guests"
 SOURCES = REPOSITORY / "tests/integration/guests"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
+INIT = "init.sh"
 # In the order of their dependencies; af_packet is built in.
 _MODULES = (
     "virtio/virtio_ring.ko",
@@ -121,7 +122,7 @@ def _cpio(entries: Iterator[_Entry]) -> bytes:
     return bytes(archive)
 
 
-def _entries(interface: str, modules: tuple[Path, ...]) -> Iterator[_Entry]:
+def _entries(interface: str, modules: tuple[Path, ...], script: str) -> Iterator[_Entry]:
     for directory in ("bin", "dev", "etc", "modules", "proc", "sys", "tmp"):
         yield _Entry(directory, stat.S_IFDIR | 0o755)
     yield _Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
@@ -134,7 +135,7 @@ def _entries(interface: str, modules: tuple[Path, ...]) -> Iterator[_Entry]:
     yield _Entry("bin/guestnet", stat.S_IFREG | 0o755, guestnet().read_bytes())
     for module in modules:
         yield _Entry(f"modules/{module.name}", stat.S_IFREG | 0o644, module.read_bytes())
-    init = (SOURCES / "init.sh").read_text()
+    init = (SOURCES / script).read_text()
     names = " ".join(module.name for module in modules)
     for mark, value in (("@INTERFACE@", interface), ("@WEB@", at.WEB), ("@MODULES@", names)):
         init = init.replace(mark, value)
@@ -142,9 +143,9 @@ def _entries(interface: str, modules: tuple[Path, ...]) -> Iterator[_Entry]:
     yield _Entry("udhcpc.sh", stat.S_IFREG | 0o755, (SOURCES / "udhcpc.sh").read_bytes())
 
 
-def initrd(interface: str, modules: tuple[Path, ...] = ()) -> Path:
-    """An initrd whose /init runs the checks on ``interface``."""
-    archive = _cpio(_entries(interface, modules))
+def initrd(interface: str, modules: tuple[Path, ...] = (), script: str = INIT) -> Path:
+    """An initrd whose /init is ``script`` for ``interface``; by default the one that runs the checks."""
+    archive = _cpio(_entries(interface, modules, script))
     target = CACHE / f"initrd-{hashlib.sha256(archive).hexdigest()[:16]}"
     if not target.exists():
         new = target.with_name(f".new-{target.name}-{os.getpid()}")
