@@ -40,7 +40,7 @@ class Command:
 
     async def run(self, serve: Serve) -> None:
         """Carry the frames of its TAP until cancelled: the device stays while a program is left inside."""
-        await serve(MessageWire(self._tap, lossy=True))
+        await serve(MessageWire(os.dup(self._tap), lossy=True))
         await asyncio.Event().wait()
 
     async def start(self) -> None:

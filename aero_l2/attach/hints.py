@@ -33,5 +33,8 @@ def uml(path: Path) -> str:
 
 
 def tap(name: str) -> str:
-    """How an interface gets its address."""
-    return f"dhclient {name} (or: ip address add 10.0.2.15/24 dev {name}; ip route add … via 10.0.2.2)"
+    """What to do with an interface."""
+    return (
+        f"{name} is up: put it into a bridge (ip link set {name} master BRIDGE) or a namespace "
+        f"(ip link set {name} netns NAMESPACE), and have a lease asked for there"
+    )

@@ -96,6 +96,8 @@ class Patch:
                     self.usable.set()
                 except TimeoutError:
                     self._rtt_s = None
+                    if not self.usable.is_set():
+                        self._display.change("no use of the tunnel yet", why="the server answers no PING")
                     continue
                 except ClientError:
                     break

@@ -24,7 +24,7 @@ class Tap:
 
     async def run(self, serve: Serve) -> None:
         """Carry its frames. Raises TapUnusable when it is gone."""
-        await serve(MessageWire(self._fd, lossy=True))
+        await serve(MessageWire(os.dup(self._fd), lossy=True))
         raise TapUnusable(f"the interface {self.name} is gone: somebody removed it")
 
     def carrier(self, is_on: bool) -> None:

@@ -20,7 +20,7 @@ from aero_l2.tasks import spawn
 MAX_PATH_BYTES: Final = 107
 """sockaddr_un, unix(7)."""
 RETRY_S: Final = 0.5
-_HANDOVER_S: Final = 0.2
+_HANDOVER_S: Final = 2 * RETRY_S
 _PRIVATE: Final = 0o177
 
 Serve = Callable[[Wire], Awaitable[None]]

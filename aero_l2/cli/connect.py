@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -150,7 +150,8 @@ async def _run(
         carrier = port.carrier if isinstance(port, Tap) else lambda is_on: None
         patch = Patch(where.target, where.options, policy, display, carrier)
         if not quiet:
-            typer.echo(hint)
+            with suppress(OSError):  # whoever read it is gone
+                typer.echo(hint)
         await run_port(port, patch, display)
     return 0
 

@@ -93,7 +93,7 @@ class Client:
 
     def __init__(self, where: Namespace, mounts: int) -> None:
         self.where = where
-        self._mounts = mounts
+        self.mounts = mounts
 
     def command_line(
         self, arguments: Sequence[str], run_as: RunAs, env: Mapping[str, str] | None = None
@@ -109,7 +109,7 @@ class Client:
         ]
         variables = [f"{name}={value}" for name, value in {"PATH": os.environ["PATH"], **(env or {})}.items()]
         return [
-            *("nsenter", f"--net={self.where.path}", f"--mount=/proc/{self._mounts}/ns/mnt", "--wd=/", "--"),
+            *("nsenter", f"--net={self.where.path}", f"--mount=/proc/{self.mounts}/ns/mnt", "--wd=/", "--"),
             *(user if run_as == "user" else []),
             *("env", "-i", *variables, PROGRAM, "connect", *arguments),
         ]
