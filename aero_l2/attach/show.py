@@ -20,7 +20,7 @@ CONNECTING, OPEN = "connecting", "tunnel open"
 
 
 class Display(Protocol):
-    """Where the state of a connection is told; used as a context manager."""
+    """Where the state of a connection is told; a context manager. May block, and raise OSError."""
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -63,10 +63,7 @@ class Lines(Silent):
         was_in_trouble, self._in_trouble = self._in_trouble, event not in (CONNECTING, OPEN)
         if not (was_in_trouble or self._in_trouble):
             return
-        try:
-            print(f"aero-l2: {sentence(event, facts)}", file=self._stream, flush=True)
-        except OSError:
-            return  # whoever read it is gone, which is no reason to end
+        print(f"aero-l2: {sentence(event, facts)}", file=self._stream, flush=True)
 
 
 class Log(Silent):

@@ -15,6 +15,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from aero_l2.attach import hints
+from aero_l2.attach.aside import Aside
 from aero_l2.attach.behind import environment_for
 from aero_l2.attach.errors import EXIT_OWN_FAULT, AttachError, CommandNotStarted
 from aero_l2.attach.patch import Patch, Port
@@ -63,7 +64,7 @@ def connect(
     command: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[-- COMMAND …]", help="Run it with its network behind the tunnel; needs no privilege."
+            metavar="-- COMMAND …", help="Run it with its network behind the tunnel; needs no privilege."
         ),
     ] = None,
     qemu: Annotated[
@@ -118,16 +119,17 @@ def connect(
     where = replace(where, options=replace(where.options, keepalive_s=keepalive))
     policy = ReconnectPolicy(attempts=attempts if reconnect else 1)
     log.configure()
+    display = Aside(_display(machine, report, quiet=quiet))
     try:
-        status = asyncio.run(
-            _run(machine, where, policy, _display(machine, report, quiet=quiet), quiet=quiet)
-        )
+        status = asyncio.run(_run(machine, where, policy, display, quiet=quiet))
     except CommandNotStarted as fault:
         _end(fault, fault.status)
     except AttachError as fault:
         _end(fault, EXIT_USAGE)
     except ClientError as fault:
         _end(fault, EXIT_OWN_FAULT if command else EXIT_NO_TUNNEL)
+    if display.is_stuck:
+        os._exit(status)
     raise typer.Exit(status)
 
 

@@ -72,6 +72,18 @@ def test_the_command_has_the_guests_network_and_no_privilege(lan: Proxy, desk: C
     ]
 
 
+def test_ping_works_in_it_without_privilege(lan: Proxy, desk: Client) -> None:
+    script = f"""
+from socket import *
+with socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP) as pinging:
+    pinging.settimeout(20)
+    pinging.sendto(bytes((8, 0, 0, 0, 0, 0, 0, 1)) + b"echo", ({at.GATEWAY!r}, 0))
+    print(pinging.recv(100)[8:])
+"""
+    done = desk.run(lan.url, "--", "python3", "-c", script)
+    assert done.stdout == "b'echo'\n", done.stderr
+
+
 def test_the_command_cannot_reach_the_host_or_its_lan(world: World, lan: Proxy, desk: Client) -> None:
     name = b"\0aero-l2-test-of-the-host"
     targets = [at.LOOPBACK, at.HOST_PUBLIC, at.HOST_PRIVATE, at.OTHER]
@@ -165,16 +177,25 @@ class Terminal:
         )
         os.close(other)
         self.shown = ""
+        self._seen = 0
 
     def type(self, text: str) -> None:
         os.write(self._end, text.encode())
 
+    def in_front(self) -> str:
+        """The command line of whoever leads the foreground process group."""
+        return procfs.command(os.tcgetpgrp(self._end))
+
     def wait_shown(self, text: str, timeout_s: float = 30) -> None:
+        """Wait for the text after what was waited for before."""
         end = time.monotonic() + timeout_s
-        while text not in self.shown:
-            assert time.monotonic() < end, f"{text!r} is not in {self.shown!r}"
+        while (found := self.shown.find(text, self._seen)) < 0:
+            assert time.monotonic() < end, (
+                f"{text!r} is not in {self.shown[self._seen :]!r} of {self.shown!r}"
+            )
             if select.select([self._end], [], [], 0.1)[0]:
                 self.shown += os.read(self._end, 65536).decode(errors="replace").replace("\r", "")
+        self._seen = found + len(text)
 
     def close(self) -> None:
         os.close(self._end)
@@ -207,17 +228,20 @@ def test_ctrl_c_reaches_it_once(lan: Proxy, desk: Client, terminals: ExitStack) 
     assert terminal.shown.count("interrupted") == 1
 
 
+@pytest.mark.slow
 def test_a_shell_behind_the_tunnel_has_job_control(lan: Proxy, desk: Client, terminals: ExitStack) -> None:
     line = desk.command_line([lan.url, "--", "bash", "--norc", "--noprofile", "-i"], "user", {"PS1": "> "})
     terminal = on_terminal(terminals, line)
     terminal.wait_shown("> ")
     terminal.type("sleep 1000\n")
-    wait_until(lambda: _runs(terminal.process.pid, "sleep 1000"), "it sleeps", 20)
+    wait_until(lambda: terminal.in_front() == "sleep 1000", "it sleeps", 20)
     terminal.type("\x1a")
     terminal.wait_shown("Stopped")
+    terminal.wait_shown("> ")
     terminal.type("fg\n")
-    terminal.wait_shown("sleep 1000\n")
+    wait_until(lambda: terminal.in_front() == "sleep 1000", "it sleeps in the foreground", 20)
     terminal.type("\x03")
+    terminal.wait_shown("> ")
     terminal.type("curl -sS http://web.example.test/hello; exit 3\n")
     terminal.wait_shown(at.HELLO.decode())
     assert terminal.process.wait(20) == 3
@@ -228,6 +252,7 @@ def _runs(root: int, command: str) -> bool:
     return any(procfs.command(pid) == command for pid in procfs.descendants(root))
 
 
+@pytest.mark.slow
 def test_it_does_not_start_before_there_is_a_tunnel(world: World, desk: Client) -> None:
     with run_proxy(world, "root") as before:
         url, port = before.url, before.port
@@ -246,6 +271,7 @@ def test_ctrl_c_before_it_has_started_is_an_end(desk: Client) -> None:
         assert connect.end(signal.SIGINT) == 128 + signal.SIGINT
 
 
+@pytest.mark.slow
 def test_the_command_stays_while_the_tunnel_is_reopened(world: World, desk: Client) -> None:
     fetch = f"curl -sS -m 20 --retry 9 http://{at.WEB}/hello\n"
     with ExitStack() as proxies:
@@ -270,6 +296,7 @@ def _with_key(key: str) -> dict[str, str]:
     return {"AERO_L2_AUTH_MODE": "token", "AERO_L2_API_KEY": key}
 
 
+@pytest.mark.slow
 def test_a_command_whose_tunnel_is_refused_for_good_is_hung_up(world: World, desk: Client) -> None:
     token = {"AERO_L2_CLIENT_TOKEN": CANARY}
     script = 'trap "echo hung up; exit 3" HUP; echo up; while :; do sleep 0.05; done'

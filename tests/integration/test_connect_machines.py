@@ -159,6 +159,7 @@ def test_a_machine_that_goes_and_comes_back_is_served_again(lan: Proxy, desk: Cl
         assert len(said(connect, "tunnel open")) == 1
 
 
+@pytest.mark.slow
 def test_a_qemu_that_listens_is_connected_to_as_often_as_it_comes(
     lan: Proxy, desk: Client, folder: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_qemu_that_listens_is_connected_to_as_often_as_it_comes(
         connect.wait_said('"machine gone"', times=2)
 
 
+@pytest.mark.slow
 def test_a_second_machine_is_turned_away_and_the_first_keeps_its_network(
     lan: Proxy, desk: Client, folder: Path
 ) -> None:
@@ -202,6 +204,7 @@ def test_a_signal_is_an_end_that_leaves_nothing(
     lan.wait_settled()
 
 
+@pytest.mark.slow
 def test_a_killed_predecessors_socket_is_replaced(lan: Proxy, desk: Client, folder: Path) -> None:
     path = folder / "uml.sock"
     with desk.connect(lan.url, "--uml", str(path)) as connect:
@@ -244,6 +247,7 @@ def _is_closed(connection: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_frames_that_are_none_are_dropped_and_counted_and_the_tunnel_stays(
     lan: Proxy, desk: Client, folder: Path
 ) -> None:
@@ -257,6 +261,7 @@ def test_frames_that_are_none_are_dropped_and_counted_and_the_tunnel_stays(
         assert len(said(connect, "tunnel open")) == 1
 
 
+@pytest.mark.slow
 def test_a_machine_that_reads_nothing_loses_frames_and_not_the_tunnel(
     lan: Proxy, desk: Client, folder: Path
 ) -> None:
@@ -291,6 +296,7 @@ def _flood(guest: Machine, frame: bytes, done: threading.Event) -> None:
         guest.send(frame)
 
 
+@pytest.mark.slow
 def test_a_full_queue_drops_and_the_machine_goes_on(world: World, desk: Client, folder: Path) -> None:
     path = folder / "uml.sock"
     with run_proxy(world, "root") as proxy:

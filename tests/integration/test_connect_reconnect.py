@@ -15,6 +15,7 @@ import pytest
 from support import addresses as at
 from support import guests
 from support.attached import PROGRAM, Client, Connect, client
+from support.ns import namespace
 from support.proxy import Proxy, run_proxy
 from support.wait import until, wait_until
 from support.world import World
@@ -167,6 +168,7 @@ def _lease(world: World, name: str, notes: Path) -> str:
     return (notes / "bound").read_text().strip()
 
 
+@pytest.mark.slow
 def test_a_tap_is_an_interface_with_a_lease_and_a_cable_that_is_out_without_a_tunnel(
     world: World, desk: Client, tap_name: str, tmp_path: Path
 ) -> None:
@@ -190,6 +192,7 @@ def test_a_tap_is_an_interface_with_a_lease_and_a_cable_that_is_out_without_a_tu
     assert not _has(world, tap_name)
 
 
+@pytest.mark.slow
 def test_a_tap_that_root_made_for_a_user_needs_no_privilege_and_stays(
     world: World, desk: Client, lan: Proxy, tap_name: str, tmp_path: Path
 ) -> None:
@@ -208,6 +211,24 @@ def test_a_tap_that_root_made_for_a_user_needs_no_privilege_and_stays(
         assert _has(world, tap_name)
     finally:
         world.host.run("ip", "link", "delete", tap_name)
+
+
+@pytest.mark.slow
+def test_a_tap_can_be_given_to_a_namespace(
+    world: World, desk: Client, lan: Proxy, tap_name: str, tmp_path: Path
+) -> None:
+    with (
+        namespace("lab") as lab,
+        desk.connect(lan.url, "--tap", tap_name, run_as="root") as connect,
+    ):
+        connect.wait_ready()
+        world.host.run("ip", "link", "set", tap_name, "netns", str(lab.pid))
+        lab.run("ip", "link", "set", tap_name, "up")
+        lab.run("ip", "address", "add", f"{at.GUEST}/24", "dev", tap_name)
+        lab.run("ip", "route", "add", "default", "via", at.GATEWAY)
+        assert lab.run("curl", "-sS", "-m", "30", f"http://{at.WEB}/hello") == at.HELLO.decode()
+        assert connect.end() == 0
+        assert tap_name not in lab.run("ip", "-brief", "link")
 
 
 def test_a_tap_that_is_removed_ends_it_with_one_line(
@@ -320,6 +341,7 @@ async def test_what_a_server_says_reaches_the_terminal_in_one_harmless_line() ->
         assert CANARY not in connect.log + connect.output
 
 
+@pytest.mark.slow
 async def test_attempts_come_more_and_more_slowly() -> None:
     async def away(connection: ServerConnection) -> None:
         await connection.close(1011, "tunnel failed")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import threading
 
 from structlog.testing import capture_logs
 
+from aero_l2.attach.aside import Aside
 from aero_l2.attach.rates import View, copied, duration, rates, status_line, summary
 from aero_l2.attach.relay import Counters
-from aero_l2.attach.show import CONNECTING, OPEN, Lines, LiveLine, Log, sentence
+from aero_l2.attach.show import CONNECTING, OPEN, Lines, LiveLine, Log, Silent, Value, sentence
 
 COUNTERS = Counters(
     frames_sent=10, bytes_sent=1_000_000, frames_received=20, bytes_received=500_000, dropped_no_tunnel=3
@@ -88,11 +90,32 @@ def test_beside_a_command_nothing_is_said_while_all_goes_well() -> None:
 
 
 def test_a_reader_that_is_gone_ends_nothing() -> None:
-    class Gone(io.StringIO):
-        def write(self, text: str) -> int:
+    told: list[str] = []
+
+    class Gone(Silent):
+        def change(self, event: str, **facts: Value) -> None:
+            told.append(event)
             raise BrokenPipeError
 
-    Lines(Gone()).change("no tunnel")
+    with Aside(Gone()) as aside:
+        aside.change("one")
+        aside.change("two")
+    assert told == ["one", "two"]
+    assert not aside.is_stuck
+
+
+def test_a_terminal_that_takes_nothing_holds_nobody_up() -> None:
+    taken = threading.Event()
+
+    class Stuck(Silent):
+        def change(self, event: str, **facts: Value) -> None:
+            taken.wait()
+
+    with Aside(Stuck(), grace_s=0.01) as aside:
+        for _ in range(10_000):
+            aside.change("event")
+    assert aside.is_stuck
+    taken.set()
 
 
 def test_the_log_has_a_line_for_each_change_and_summaries_as_often_as_asked() -> None:
