@@ -12,6 +12,7 @@ from aero_l2 import __version__
 from aero_l2.cli import policy, token
 from aero_l2.cli.connect import connect
 from aero_l2.cli.errors import EXIT_USAGE, complain
+from aero_l2.cli.probe import probe_
 from aero_l2.cli.serve import serve
 from aero_l2.cli.settings import settings
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(settings)
 app.command()(connect)
+app.command("probe")(probe_)
 app.add_typer(token.app, name="token")
 app.add_typer(policy.app, name="policy")
 

@@ -1,0 +1,169 @@
+"""`aero-l2 probe`: check a server from a guest's seat."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from aero_l2.cli import reach
+from aero_l2.client import Delivery, InvalidTarget
+from aero_l2.config.values import BadValue, host_name
+from aero_l2.probe import monitoring
+from aero_l2.probe.report import Report
+from aero_l2.probe.run import DEFAULT_TIMEOUT_S, Plan, probe
+from aero_l2.probe.targets import CARRIES, BadTarget, ProbeTarget, parse_target
+
+EXIT_UNREAD: Final = 1
+"""Standard output was closed."""
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help="tcp://HOST:PORT, tcp-echo://…, tcp-discard://…, udp-echo://… or http://HOST[:PORT]/PATH, "
+        "through the tunnel; can be given several times. Default: DNS over TCP of the gateway, which "
+        "every server has.",
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option(metavar="NAME", help="To look up; default: example.com, in any way.")
+]
+Seconds = Annotated[
+    float, typer.Option(metavar="N", min=0, max=3600, help="Measure throughput with each target, so long.")
+]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", min=0.1, max=3600, help="For each step.")]
+Count = Annotated[int, typer.Option(metavar="N", min=0, help="Runs; 0: without end.")]
+Interval = Annotated[
+    float, typer.Option(metavar="SECONDS", min=0, max=86_400, help="From one run's begin to the next.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a run instead of lines.")]
+Nagios = Annotated[
+    bool, typer.Option("--nagios", help="Print one status line at the end; exit status 0, 1, 2 or 3.")
+]
+WarnMs = Annotated[
+    float | None, typer.Option(metavar="MS", min=0, help="With --nagios: WARNING if a run takes longer.")
+]
+Textfile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write each run there for Prometheus' textfile collector (….prom)."),
+]
+
+
+def probe_(
+    url: reach.Url,
+    target: Targets = None,
+    name: Name = None,
+    seconds: Seconds = 0,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    count: Count = 1,
+    interval: Interval = 10,
+    json: Json = False,
+    nagios: Nagios = False,
+    warn_ms: WarnMs = None,
+    textfile: Textfile = None,
+    token: reach.Token = None,
+    token_file: reach.TokenFile = None,
+    deliver: reach.Deliver = Delivery.SUBPROTOCOL,
+    origin: reach.Origin = None,
+    ca_file: reach.CaFile = None,
+    open_timeout: reach.OpenTimeout = 10,
+) -> None:
+    """Check a server from a guest's seat: tunnel, PING, DHCP, ARP, ping, DNS, UDP and TCP to targets.
+
+    Stops at the first failure, says why, and ends with a status of its own for each kind of failure:
+    docs/probe.md lists them. Needs no privilege.
+    """
+    try:
+        reached = reach.reach(url, token, token_file, deliver, origin, ca_file, open_timeout)
+        plan = Plan(reached.target, reached.options, _name(name), _targets(target, seconds), seconds, timeout)
+        if json and nagios:
+            reach.fail("--json and --nagios are both given: leave one out")
+        if nagios and not count:
+            reach.fail("--nagios says one thing at the end, and --count 0 has none: leave one out")
+        reports = _runs(plan, count, interval, _Output(json, nagios, textfile))
+    except typer.Exit:
+        if not nagios:
+            raise
+        typer.echo(f"AERO-L2 {monitoring.NAGIOS[monitoring.NAGIOS_UNKNOWN]} - standard error says why")
+        raise typer.Exit(monitoring.NAGIOS_UNKNOWN) from None
+    if nagios:
+        status, line = monitoring.nagios(reports, warn_ms)
+        typer.echo(line)
+    else:
+        status = next((report.status for report in reversed(reports) if report.failed), 0)
+    raise typer.Exit(status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """Where a run's report goes."""
+
+    json: bool
+    nagios: bool
+    textfile: Path | None
+
+    def write(self, report: Report) -> None:
+        if self.textfile is not None:
+            try:
+                monitoring.write_textfile(self.textfile, monitoring.textfile(report))
+            except OSError as error:
+                reach.fail(f"--textfile={self.textfile}: {error.strerror}: name a file that can be written")
+        if self.nagios:
+            return
+        for line in [report.as_json()] if self.json else report.lines():
+            _print(line)
+
+
+def _print(line: str) -> None:
+    try:
+        typer.echo(line)
+    except BrokenPipeError:  # nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(EXIT_UNREAD) from None
+
+
+def _runs(plan: Plan, count: int, interval_s: float, output: _Output) -> list[Report]:
+    """Run it so often; the reports, without end only the last ones."""
+    reports: deque[Report] = deque(maxlen=count or 1)
+    for number in itertools.count(1):
+        began = time.monotonic()
+        try:
+            report = asyncio.run(probe(plan))
+        except InvalidTarget as fault:
+            reach.fail(str(fault))
+        output.write(report)
+        reports.append(report)
+        if number == count:
+            break
+        time.sleep(max(began + interval_s - time.monotonic(), 0))
+    return list(reports)
+
+
+def _targets(given: list[str] | None, seconds: float) -> tuple[ProbeTarget, ...]:
+    try:
+        targets = tuple(parse_target(text) for text in given or ())
+    except BadTarget as fault:
+        reach.fail(f"--target: {fault}")
+    if seconds and not any(target.scheme in CARRIES for target in targets):
+        reach.fail(
+            "--seconds needs something to measure with: --target http://…, tcp-discard://… or tcp-echo://…"
+        )
+    return targets
+
+
+def _name(given: str | None) -> str | None:
+    if given is None:
+        return None
+    try:
+        return host_name(given)
+    except BadValue as fault:
+        reach.fail(f"--name {fault}: {fault.fix}")
