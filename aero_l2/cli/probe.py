@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import time
 from collections import deque
@@ -83,6 +84,8 @@ def probe_(
     docs/probe.md lists them. Needs no privilege.
     """
     try:
+        _finite(("--seconds", seconds), ("--timeout", timeout), ("--interval", interval))
+        _finite(("--warn-ms", warn_ms or 0), ("--open-timeout", open_timeout))
         reached = reach.reach(url, token, token_file, deliver, origin, ca_file, open_timeout)
         plan = Plan(reached.target, reached.options, _name(name), _targets(target, seconds), seconds, timeout)
         if json and nagios:
@@ -158,6 +161,12 @@ def _targets(given: list[str] | None, seconds: float) -> tuple[ProbeTarget, ...]
             "--seconds needs something to measure with: --target http://…, tcp-discard://… or tcp-echo://…"
         )
     return targets
+
+
+def _finite(*options: tuple[str, float]) -> None:
+    for option, value in options:
+        if not math.isfinite(value):  # nan is in every range
+            reach.fail(f"{option} {value} is no number: give one")
 
 
 def _name(given: str | None) -> str | None:

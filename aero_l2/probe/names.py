@@ -26,6 +26,8 @@ PORT: Final = 53
 _PAYLOAD: Final = 1232
 _ANSWERED: Final = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 _MAX_ADDRESSES: Final = 16
+_MAX_TCP_BYTES: Final = 16_384
+"""A longer answer about addresses is a trick: to read it takes too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,9 @@ async def ask_tcp(guest: Guest, server: IPv4Address, name: str) -> Answer:
 
 async def _reply(stream: Stream, query: Message, server: IPv4Address) -> Message:
     size = int.from_bytes(await stream.read_exactly(2), "big")
-    reply = reply_to(query, await stream.read_exactly(size))
+    reply = None
+    if size <= _MAX_TCP_BYTES:
+        reply = reply_to(query, await stream.read_exactly(size))
     if reply is None:
         raise StepFailed(Kind.DNS, f"the DNS server {server} answers over TCP what is no answer")
     return reply

@@ -52,10 +52,12 @@ class Arp:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """An ICMP echo request or reply."""
+    """An ICMP echo request or reply; mac: who brought it."""
 
     is_request: bool
+    mac: bytes
     source: IPv4Address
+    destination: IPv4Address
     identifier: int
     sequence: int
     data: bytes
@@ -182,7 +184,7 @@ def read(frame: bytes, mac: bytes) -> Packet | None:
         return None
     kind = int.from_bytes(frame[12:14], "big")
     if kind == ETH_TYPE_IP:
-        return _ipv4(frame[_ETHERNET_BYTES:])
+        return _ipv4(frame[6:12], frame[_ETHERNET_BYTES:])
     return _arp(frame[_ETHERNET_BYTES:]) if kind == ETH_TYPE_ARP else None
 
 
@@ -195,7 +197,7 @@ def _arp(data: bytes) -> Arp | None:
     return Arp(operation == ARP_OP_REQUEST, mac, IPv4Address(address), IPv4Address(target))
 
 
-def _ipv4(data: bytes) -> Packet | None:
+def _ipv4(mac: bytes, data: bytes) -> Packet | None:
     header = _header_bytes(data)
     if header is None:
         return None
@@ -204,8 +206,12 @@ def _ipv4(data: bytes) -> Packet | None:
         return None
     if internet_checksum(data[:header]) != _NOTHING:
         return None
-    reader = {IP_PROTO_ICMP: _icmp, IP_PROTO_UDP: _udp, IP_PROTO_TCP: _tcp}.get(protocol)
-    return None if reader is None else reader(source, destination, data[header:total])
+    ends = IPv4Address(source), IPv4Address(destination)
+    body = data[header:total]
+    if protocol == IP_PROTO_ICMP:
+        return _icmp(mac, *ends, body)
+    reader = {IP_PROTO_UDP: _udp, IP_PROTO_TCP: _tcp}.get(protocol)
+    return None if reader is None else reader(*ends, body)
 
 
 def _header_bytes(data: bytes) -> int | None:
@@ -216,13 +222,13 @@ def _header_bytes(data: bytes) -> int | None:
     return length if _IPV4.size <= length <= len(data) else None
 
 
-def _is_whole(source: bytes, destination: bytes, protocol: int, data: bytes) -> bool:
+def _is_whole(source: IPv4Address, destination: IPv4Address, protocol: int, data: bytes) -> bool:
     """Whether the checksum over pseudo-header and data holds (RFC 9293 §3.1, RFC 768)."""
-    pseudo = source + destination + struct.pack("!HH", protocol, len(data))
+    pseudo = source.packed + destination.packed + struct.pack("!HH", protocol, len(data))
     return internet_checksum(pseudo + data + bytes(len(data) % 2)) == _NOTHING
 
 
-def _udp(source: bytes, destination: bytes, data: bytes) -> Datagram | None:
+def _udp(source: IPv4Address, destination: IPv4Address, data: bytes) -> Datagram | None:
     if len(data) < _UDP.size:
         return None
     source_port, destination_port, length, checksum = _UDP.unpack_from(data)
@@ -231,11 +237,10 @@ def _udp(source: bytes, destination: bytes, data: bytes) -> Datagram | None:
     data = data[:length]
     if checksum and not _is_whole(source, destination, IP_PROTO_UDP, data):
         return None
-    ends = IPv4Address(source), IPv4Address(destination)
-    return Datagram(*ends, source_port, destination_port, data[_UDP.size :])
+    return Datagram(source, destination, source_port, destination_port, data[_UDP.size :])
 
 
-def _tcp(source: bytes, destination: bytes, data: bytes) -> FromTcp | None:
+def _tcp(source: IPv4Address, destination: IPv4Address, data: bytes) -> FromTcp | None:
     if len(data) < _TCP.size or not _is_whole(source, destination, IP_PROTO_TCP, data):
         return None
     source_port, destination_port, seq, ack, bits, window, _, _ = _TCP.unpack_from(data)
@@ -245,7 +250,7 @@ def _tcp(source: bytes, destination: bytes, data: bytes) -> FromTcp | None:
     flags = bits & 0xFF
     mss = _mss(data[_TCP.size : header]) if flags & TH_SYN else None
     came = Segment(source_port, destination_port, seq, ack, flags, window, data[header:], mss)
-    return FromTcp(IPv4Address(source), IPv4Address(destination), came)
+    return FromTcp(source, destination, came)
 
 
 def _mss(options: bytes) -> int | None:
@@ -264,14 +269,16 @@ def _mss(options: bytes) -> int | None:
     return None
 
 
-def _icmp(source: bytes, _: bytes, data: bytes) -> Echo | Unreachable | None:
+def _icmp(
+    mac: bytes, source: IPv4Address, destination: IPv4Address, data: bytes
+) -> Echo | Unreachable | None:
     if len(data) < 8 or internet_checksum(data + bytes(len(data) % 2)) != _NOTHING:
         return None
     kind, code = data[0], data[1]
     if kind in (ICMP_ECHO, ICMP_ECHOREPLY) and code == 0:
         identifier, sequence = struct.unpack_from("!HH", data, 4)
-        return Echo(kind == ICMP_ECHO, IPv4Address(source), identifier, sequence, data[8:])
-    return _unreachable(code, IPv4Address(source), data[8:]) if kind == ICMP_UNREACH else None
+        return Echo(kind == ICMP_ECHO, mac, source, destination, identifier, sequence, data[8:])
+    return _unreachable(code, source, data[8:]) if kind == ICMP_UNREACH else None
 
 
 def _unreachable(code: int, by: IPv4Address, quoted: bytes) -> Unreachable | None:

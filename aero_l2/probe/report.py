@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from aero_l2.client.errors import printable
 from aero_l2.probe.outcome import EXIT_OK, Fact, Facts, Kind
 
 SCHEMA_VERSION: Final = 1
+_HIDDEN: Final = "***"
+_TELLING: Final = 8
+"""Characters of a secret that are taken for it."""
 _LINE: Final = "{mark:6}  {step:11}  {ms:>9}  {text}"
 
 
@@ -29,8 +32,7 @@ class Step:
     def line(self) -> str:
         """For people."""
         mark = "ok" if self.kind is None else "FAILED"
-        text = printable(self.text) if len(self.text) < 200 else self.text
-        return _LINE.format(mark=mark, step=self.name, ms=f"{self.duration_s * 1000:.1f} ms", text=text)
+        return _LINE.format(mark=mark, step=self.name, ms=f"{self.duration_s * 1000:.1f} ms", text=self.text)
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
@@ -122,6 +124,17 @@ class Report:
             "throughput": [rate.as_json() for rate in self.rates],
         }
         return json.dumps(shown)
+
+
+def without(text: str, secret: str) -> str:
+    """A text without a secret, also where only its beginning is there: texts of others are cut."""
+    head, at = secret[:_TELLING], 0
+    while head and (at := text.find(head, at)) >= 0:
+        pairs = zip(text[at:], secret, strict=False)
+        end = at + sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        text = text[:at] + _HIDDEN + text[end:]
+        at += len(_HIDDEN)
+    return text
 
 
 def _ms(seconds: float) -> float:

@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 from aero_l2.client import ClientError, InvalidTarget, Options, Target, Tunnel, connect
+from aero_l2.client.errors import printable
 from aero_l2.probe import steps, traffic
 from aero_l2.probe.guest import Guest, attach
 from aero_l2.probe.names import DEFAULT_NAME
 from aero_l2.probe.outcome import Facts, Kind, StepFailed, of_client_error
-from aero_l2.probe.report import Report, Step
+from aero_l2.probe.report import Report, Step, without
 from aero_l2.probe.steps import Done, Progress
 from aero_l2.probe.targets import CARRIES, ProbeTarget
 
@@ -38,6 +40,13 @@ class Plan:
     targets: tuple[ProbeTarget, ...] = ()
     seconds: float = 0.0
     timeout_s: float = DEFAULT_TIMEOUT_S
+
+    def redact(self, text: str) -> str:
+        """A text without the credential, which a server or what stands in front of it may repeat."""
+        secret = self.options.credential.value if self.options.credential is not None else ""
+        for written in (secret, quote(secret, safe="")):
+            text = without(text, written)
+        return text
 
 
 @dataclass(slots=True)
@@ -77,7 +86,9 @@ class _Run:
     def _note(
         self, name: str, target: str | None, began: float, text: str, facts: Facts, kind: Kind | None
     ) -> None:
-        self.report.steps.append(Step(name, target, self.clock() - began, text, facts, kind))
+        hide = self.plan.redact
+        shown = {fact: hide(value) if isinstance(value, str) else value for fact, value in facts.items()}
+        self.report.steps.append(Step(name, target, self.clock() - began, hide(text), shown, kind))
         self.report.duration_s = self.clock() - self.began
 
     def late(self, kind: Kind, text: str) -> Callable[[], StepFailed]:
@@ -87,7 +98,7 @@ class _Run:
 
 async def probe(plan: Plan) -> Report:
     """Run it. Raises InvalidTarget where the options cannot be used."""
-    run = _Run(plan, Report(plan.server.display, time.time()))
+    run = _Run(plan, Report(printable(plan.server.display), time.time()))
     with contextlib.suppress(StepFailed):  # it is noted
         async with contextlib.AsyncExitStack() as stack:
             await _through(run, await _open(run, stack))

@@ -140,7 +140,7 @@ class Stack:
             case packets.Arp() as came:
                 self._receive_arp(came)
             case packets.Echo() as came:
-                self._receive_echo(came, frame)
+                self._receive_echo(came)
             case packets.Unreachable() as came:
                 self._receive_error(came)
 
@@ -160,10 +160,10 @@ class Stack:
         if came.is_request and self.interface is not None and came.target == self.address:
             self._frames.append(packets.arp_reply(self.mac, self.address, came))
 
-    def _receive_echo(self, came: packets.Echo, frame: bytes) -> None:
+    def _receive_echo(self, came: packets.Echo) -> None:
         if came.is_request:
-            if self.interface is not None and frame[:6] == self.mac and frame[30:34] == self.address.packed:
-                way = Way(self.mac, self.address, frame[6:12], came.source)
+            if self.interface is not None and came.destination == self.address:
+                way = Way(self.mac, self.address, came.mac, came.source)
                 self._frames.append(packets.echo(way, came.identifier, came.sequence, came.data, reply=True))
             return
         ping = self._pings.get(came.identifier)
