@@ -12,6 +12,8 @@ MASK: Final = 0xFFFF_FFFF
 WINDOW: Final = 65_535
 """Bytes that wait unread at most, and the largest window without scaling (RFC 9293 §3.1)."""
 _ACK_EVERY: Final = 2  # RFC 9293 §3.8.6.3
+_MAX_EARLY: Final = 64
+_HALF: Final = 0x8000_0000
 
 
 class Inbox:
@@ -23,6 +25,7 @@ class Inbox:
         self.unacknowledged = 0
         self._mss = mss
         self._data = bytearray()
+        self._early: dict[int, bytes] = {}
         self._taken = 0
         self._offered = WINDOW
 
@@ -58,21 +61,49 @@ class Inbox:
         size = len(came.data)
         if not size and not came.flags & TH_FIN and offset == 0:
             return False
-        if offset > 0 or (offset < 0 and offset + size <= 0 and not self._is_new_fin(came, offset)):
+        if offset > 0:
+            self._keep(came, offset)
+            return True
+        if offset < 0 and offset + size <= 0 and not self._is_new_fin(came, offset):
             return True
         if self.fin:
             return True
         fresh = came.data[-offset:] if offset else came.data
-        taken = fresh[: self.room]
-        self._data += taken
-        self._taken += len(taken)
-        self.nxt = (self.nxt + len(taken)) & MASK
+        taken = self._append(fresh)
         self.unacknowledged += 1
-        if came.flags & TH_FIN and len(taken) == len(fresh):
+        if came.flags & TH_FIN and taken == len(fresh):
             self.fin = True
             self.nxt = (self.nxt + 1) & MASK
             return True
-        return self.unacknowledged >= _ACK_EVERY or len(taken) < size
+        filled = self._fill()
+        return filled or self.unacknowledged >= _ACK_EVERY or taken < size
+
+    def _append(self, data: bytes) -> int:
+        """Take what comes next, as far as there is room; returns how many bytes."""
+        taken = data[: self.room]
+        self._data += taken
+        self._taken += len(taken)
+        self.nxt = (self.nxt + len(taken)) & MASK
+        return len(taken)
+
+    def _keep(self, came: Segment, offset: int) -> None:
+        """What came early, as far as it is within the window, and there are not too many of them."""
+        if len(self._early) < _MAX_EARLY and offset + len(came.data) <= self.room:
+            self._early[came.seq] = came.data
+
+    def _fill(self) -> bool:
+        """Take what came early and comes next now; True: there was some, or some is still missing."""
+        had_early = bool(self._early)
+        for seq in sorted(self._early, key=lambda seq: difference(seq, self.nxt)):
+            if (offset := difference(seq, self.nxt)) > 0:
+                break
+            self._append(self._early.pop(seq)[-offset:] if offset else self._early.pop(seq))
+        return had_early
 
     def _is_new_fin(self, came: Segment, offset: int) -> bool:
         return bool(came.flags & TH_FIN) and offset + len(came.data) == 0
+
+
+def difference(a: int, b: int) -> int:
+    """``a`` - ``b`` of two sequence numbers: less than 2³¹ either way."""
+    return (a - b + _HALF & MASK) - _HALF

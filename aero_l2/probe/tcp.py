@@ -1,8 +1,8 @@
 """A TCP client (RFC 9293): segments in, segments out, the time passed in. Pure.
 
-Small, and correct within what it leaves out: it only opens connections, takes data in order only (a segment
-that came early is asked for again), has no SACK, no window scaling, no TIME-WAIT. Retransmission by RFC 6298
-(rto.py), congestion control by RFC 5681 (congestion.py), resets by RFC 5961 §3.
+Small, and correct within what it leaves out: it only opens connections, has no SACK, no window scaling and no
+TIME-WAIT. Retransmission by RFC 6298 (rto.py), congestion control by RFC 5681 (congestion.py), resets by
+RFC 5961 §3.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from dpkt.tcp import TH_ACK, TH_FIN, TH_PUSH, TH_RST, TH_SYN
 
 from aero_l2.probe.congestion import Congestion
-from aero_l2.probe.inbox import MASK, Inbox
+from aero_l2.probe.inbox import MASK, Inbox, difference
 from aero_l2.probe.packets import Segment
 from aero_l2.probe.rto import RetransmissionTimer
 
@@ -142,7 +142,7 @@ class Connection:
         if not self.is_established:
             self._receive_opening(came, now)
             return
-        offset = _difference(came.seq, self._inbox.nxt)
+        offset = difference(came.seq, self._inbox.nxt)
         if came.flags & TH_RST:
             self._receive_reset(offset)
         elif came.flags & TH_SYN or offset > self._inbox.room:
@@ -290,8 +290,3 @@ class Connection:
         self._is_over = True
         self._buffer.clear()
         self._timer.stop()
-
-
-def _difference(a: int, b: int) -> int:
-    """``a`` - ``b`` of two sequence numbers: less than 2³¹ either way."""
-    return (a - b + _HALF & MASK) - _HALF

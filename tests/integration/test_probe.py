@@ -226,6 +226,7 @@ def test_targets_that_are_denied_closed_or_wrong(world: World) -> None:
         fails(attempt(f"http://{at.WEB}:{at.ECHO_PORT}/"), 23, "http", "no HTTP: GET / HTTP/1.1")
 
 
+@pytest.mark.slow
 def test_target_in_a_black_hole_is_a_time_out(world: World) -> None:
     world.internet.run("ip", "route", "add", "blackhole", NOWHERE)
     try:
@@ -240,6 +241,7 @@ def test_target_in_a_black_hole_is_a_time_out(world: World) -> None:
         world.internet.run("ip", "route", "del", "blackhole", NOWHERE)
 
 
+@pytest.mark.slow
 def test_server_that_stops_in_the_middle_is_told_with_code_and_reason(world: World) -> None:
     options = ("--target", f"tcp-discard://{at.WEB}:9", "--seconds", "60", "--json")
     with (
@@ -264,6 +266,7 @@ def test_server_that_stops_in_the_middle_is_told_with_code_and_reason(world: Wor
 # -- monitoring
 
 
+@pytest.mark.slow
 def test_several_runs_are_several_reports_and_the_last_failure_decides(world: World) -> None:
     with run_proxy(world, "user") as proxy:
         began = time.monotonic()
@@ -275,6 +278,7 @@ def test_several_runs_are_several_reports_and_the_last_failure_decides(world: Wo
     assert run(world, proxy.url, "--count", "2", "--interval", "0").status == 3
 
 
+@pytest.mark.slow
 def test_nagios_gets_one_line_with_performance_data_and_its_own_statuses(world: World) -> None:
     with run_proxy(world, "user") as proxy:
         outcome = run(world, proxy.url, "--nagios")
@@ -364,6 +368,7 @@ def credentials() -> list[tuple[str, Mapping[str, str], str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(4), ids=["subprotocol", "query", "cookie", "bearer"])
 def test_no_credential_is_seen_however_it_is_given_and_whatever_fails(
     world: World, shared: Path, number: int

@@ -73,7 +73,8 @@ class NamespaceGuest:
         await self.run("env", f"NOTES={self._resolv_conf.parent}", *client)
 
 
-def _open_tap() -> int:
+def open_tap() -> int:
+    """A TAP named eth0 in the calling thread's namespace."""
     tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", b"eth0", _IFF_TAP | _IFF_NO_PI))
     return tap
@@ -107,7 +108,7 @@ async def ns_guest(tunnel: Tunnel, *, static: bool = True) -> AsyncIterator[Name
     with namespace("guest") as where, tempfile.TemporaryDirectory() as directory:
         resolv_conf = Path(directory) / "resolv.conf"
         resolv_conf.write_text(f"nameserver {at.GATEWAY}\n")
-        tap = where.call(_open_tap)
+        tap = where.call(open_tap)
         where.run("ip", "link", "set", "eth0", "up")
         if static:
             where.run("ip", "address", "add", f"{at.GUEST}/24", "dev", "eth0")

@@ -97,11 +97,23 @@ def test_data_in_order_is_taken_and_every_second_segment_acknowledged() -> None:
     assert connection.read() == b"abcdefg"
 
 
-def test_early_segment_is_asked_for_again() -> None:
+def test_early_segment_is_kept_and_what_is_missing_asked_for() -> None:
     connection = opened()
     connection.receive(theirs(3, 0, data=b"def"), 1)
     assert sent(connection) == [(0, 0, TH_ACK, b"")]
     assert connection.read() == b""
+    connection.receive(theirs(0, 0, data=b"abcd"), 1)
+    assert sent(connection) == [(0, 6, TH_ACK, b"")]
+    assert connection.read() == b"abcdef"
+
+
+def test_what_came_early_is_bounded() -> None:
+    connection = opened()
+    for start in range(1, 3000, 2):
+        connection.receive(theirs(start, 0, data=bytes(2000)), 1)
+    connection.receive(theirs(WINDOW - 5, 0, data=bytes(10)), 1)
+    connection.receive(theirs(0, 0, data=b"x"), 1)
+    assert len(connection.read()) <= 1 + 2 * 64 + 2000
 
 
 def test_data_that_came_before_is_taken_once() -> None:
