@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import itertools
 import math
 import os
@@ -83,20 +85,25 @@ def probe_(
     Stops at the first failure, says why, and ends with a status of its own for each kind of failure:
     docs/probe.md lists them. Needs no privilege.
     """
+    fault = io.StringIO()
     try:
-        _finite(("--seconds", seconds), ("--timeout", timeout), ("--interval", interval))
-        _finite(("--warn-ms", warn_ms or 0), ("--open-timeout", open_timeout))
-        reached = reach.reach(url, token, token_file, deliver, origin, ca_file, open_timeout)
-        plan = Plan(reached.target, reached.options, _name(name), _targets(target, seconds), seconds, timeout)
-        if json and nagios:
-            reach.fail("--json and --nagios are both given: leave one out")
-        if nagios and not count:
-            reach.fail("--nagios says one thing at the end, and --count 0 has none: leave one out")
-        reports = _runs(plan, count, interval, _Output(json, nagios, textfile))
+        with contextlib.redirect_stderr(fault) if nagios else contextlib.nullcontext():
+            _finite(("--seconds", seconds), ("--timeout", timeout), ("--interval", interval))
+            _finite(("--warn-ms", warn_ms or 0), ("--open-timeout", open_timeout))
+            reached = reach.reach(url, token, token_file, deliver, origin, ca_file, open_timeout)
+            plan = Plan(
+                reached.target, reached.options, _name(name), _targets(target, seconds), seconds, timeout
+            )
+            if json and nagios:
+                reach.fail("--json and --nagios are both given: leave one out")
+            if nagios and not count:
+                reach.fail("--nagios says one thing at the end, and --count 0 has none: leave one out")
+            reports = _runs(plan, count, interval, _Output(json, nagios, textfile))
     except typer.Exit:
         if not nagios:
             raise
-        typer.echo(f"AERO-L2 {monitoring.NAGIOS[monitoring.NAGIOS_UNKNOWN]} - standard error says why")
+        said = " ".join(fault.getvalue().split()).removeprefix("aero-l2: ").replace("|", "/")
+        typer.echo(f"AERO-L2 {monitoring.NAGIOS[monitoring.NAGIOS_UNKNOWN]} - {said}")
         raise typer.Exit(monitoring.NAGIOS_UNKNOWN) from None
     if nagios:
         status, line = monitoring.nagios(reports, warn_ms)

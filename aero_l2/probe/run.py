@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from aero_l2.client import ClientError, InvalidTarget, Options, Target, Tunnel, connect
 from aero_l2.client.errors import printable
@@ -24,6 +24,7 @@ from aero_l2.probe.targets import CARRIES, ProbeTarget
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S: Final = 10.0
+_MIN_SECRET: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,16 @@ class Plan:
     timeout_s: float = DEFAULT_TIMEOUT_S
 
     def redact(self, text: str) -> str:
-        """A text without the credential, which a server or what stands in front of it may repeat."""
-        secret = self.options.credential.value if self.options.credential is not None else ""
-        for written in (secret, quote(secret, safe="")):
-            text = without(text, written)
+        """A text without the credential, which a server or what stands in front of it may repeat.
+
+        What the address itself has in its query is taken for one, too.
+        """
+        given = [part.partition("=")[2] for part in urlsplit(self.server.url).query.split("&")]
+        secrets = [value for value in given if len(value) >= _MIN_SECRET]
+        secrets += [self.options.credential.value] if self.options.credential is not None else []
+        for secret in secrets:
+            for written in (secret, quote(secret, safe=""), unquote(secret)):
+                text = without(text, written)
         return text
 
 

@@ -287,6 +287,13 @@ async def test_credential_that_a_server_repeats_is_not_shown(delivery: Delivery,
         assert text[:8] not in shown
 
 
+async def test_query_of_the_address_that_a_server_repeats_is_not_shown() -> None:
+    async with playing(Lan(refuse=(404, f"Cannot GET /l2?apiKey={SECRET}"))) as lan:
+        report = await run(f"{lan.url}?apiKey={SECRET}")
+    assert failure(report)[2].startswith("HTTP 404: Cannot GET /l2?apiKey=*** ")
+    assert "canary" not in "\n".join([*report.lines(), report.as_json()])
+
+
 async def test_json_has_one_object_a_run_with_the_documented_keys() -> None:
     page = (Path(__file__).parents[2] / "docs/probe.md").read_text()
     async with playing(Lan()) as lan:
