@@ -12,12 +12,14 @@ the Aero emulator's own client.
 from aero_l2.client.address import Credential, Delivery, InvalidTarget, Target
 from aero_l2.client.errors import (
     ClientError,
+    ClosedHere,
     CredentialRefused,
     HostRefused,
     LimitReached,
     NotATunnel,
     OpenTimeout,
     OriginRefused,
+    ProxyFailed,
     Refused,
     TlsFailed,
     TunnelClosed,
@@ -25,12 +27,14 @@ from aero_l2.client.errors import (
     Unavailable,
     Unreachable,
 )
+from aero_l2.client.link import Stats
 from aero_l2.client.opening import Options
 from aero_l2.client.reconnect import ReconnectPolicy, State, Status, run_reconnecting
-from aero_l2.client.tunnel import Stats, Tunnel, connect
+from aero_l2.client.tunnel import Tunnel, connect
 
 __all__ = [
     "ClientError",
+    "ClosedHere",
     "Credential",
     "CredentialRefused",
     "Delivery",
@@ -41,6 +45,7 @@ __all__ = [
     "OpenTimeout",
     "Options",
     "OriginRefused",
+    "ProxyFailed",
     "ReconnectPolicy",
     "Refused",
     "State",

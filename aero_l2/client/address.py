@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import html
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from aero_l2.client.errors import ClientError, printable
+from aero_l2.web.host import InvalidHost, ascii_name
 from aero_l2.web.origin import InvalidOrigin, normalize_origin
 from aero_l2.wire.tunnel import SUBPROTOCOL
 
@@ -20,6 +22,11 @@ _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _COOKIE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")  # RFC 6265 §4.1.1
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+_ENCODABLE: Final = re.compile(r"[^\ud800-\udfff]+")
+_URL_SAFE: Final = "/?:@!$&'()*+,;=-._~%[]"  # RFC 3986 §2.2, and what is encoded already
+_SECRET_PARAMETERS: Final = frozenset(("token", "apikey"))
+_LONG: Final = 8
+_HIDDEN: Final = "***"
 
 
 class InvalidTarget(ClientError, ValueError):
@@ -55,7 +62,7 @@ class Target:
     """A request for a tunnel: made by `of`.
 
     url: ws or wss, with the query, which may hold a credential; `display` never does.
-    origin: None sends none. subprotocols, headers: as they are sent.
+    origin: None sends none. subprotocols, headers: as they are sent. secrets: what no text may show.
     """
 
     url: str
@@ -63,6 +70,7 @@ class Target:
     origin: str | None
     subprotocols: tuple[str, ...]
     headers: tuple[tuple[str, str], ...]
+    secrets: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Target({self.display})"
@@ -72,6 +80,12 @@ class Target:
         """Whether it is a wss address."""
         return self.url.startswith("wss:")
 
+    def redact(self, text: str) -> str:
+        """What a server says, without the secrets that it may repeat."""
+        for secret in self.secrets:
+            text = text.replace(secret, _HIDDEN)
+        return text
+
     @classmethod
     def of(cls, url: str, credential: Credential | None = None, origin: str | None = None) -> Target:
         """Read an address: ws, wss, http or https; without a path it means ``/l2``.
@@ -80,34 +94,64 @@ class Target:
 
         Raises InvalidTarget.
         """
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise InvalidTarget(f"not an address: {_public(url)}") from None
-        scheme = _SCHEMES.get(parts.scheme)
-        if scheme is None or not host:
-            raise InvalidTarget(f"not an address: {_public(url)} (like wss://lab.example/l2)")
-        if parts.username is not None or parts.fragment:
-            raise InvalidTarget(
-                f"not an address: {_public(url)} (without user and fragment; a credential is given apart)"
-            )
-        path = parts.path if parts.path not in ("", "/") else DEFAULT_PATH
-        query, subprotocols, headers = _deliver(credential, parts.query)
-        netloc = f"[{host}]" if ":" in host else host
-        netloc += f":{port}" if port is not None else ""
+        parts, scheme, netloc = _split(url.strip())
+        path = quote(parts.path, safe=_URL_SAFE) if parts.path not in ("", "/") else DEFAULT_PATH
+        query, subprotocols, headers = _deliver(credential, quote(parts.query, safe=_URL_SAFE))
+        plain = urlunsplit((scheme, netloc, path, "", ""))
         return cls(
             url=urlunsplit((scheme, netloc, path, query, "")),
-            display=urlunsplit((scheme, netloc, path, "", "")),
+            display=public(plain),
             origin=_origin(origin, scheme, netloc),
             subprotocols=subprotocols,
             headers=headers,
+            secrets=_secrets(credential, parts),
         )
 
 
-def _public(url: str) -> str:
-    """An address without what may be secret in it."""
-    return printable(re.sub(r"//[^/?#@]*@", "//***@", url.partition("?")[0].partition("#")[0])) or "nothing"
+def _split(url: str) -> tuple[SplitResult, str, str]:
+    """An address, its scheme (ws or wss), and its ``host[:port]`` in ASCII."""
+    like = f"not an address: {public(url)} (like wss://lab.example/l2)"
+    if not url.isprintable() or " " in url:
+        raise InvalidTarget(like)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        host = host if host.isascii() else ascii_name(host)
+    except (ValueError, InvalidHost):
+        raise InvalidTarget(like) from None
+    scheme = _SCHEMES.get(parts.scheme)
+    if scheme is None or not host or port == 0:
+        raise InvalidTarget(like)
+    if parts.username is not None or parts.fragment:
+        raise InvalidTarget(
+            f"not an address: {public(url)} (without user and fragment; a credential is given apart)"
+        )
+    netloc = f"[{host}]" if ":" in host else host
+    return parts, scheme, netloc if port is None else f"{netloc}:{port}"
+
+
+def public(url: str) -> str:
+    """An address, or what was meant to be one, in one line and without what may be secret in it.
+
+    That is the query, the fragment, whatever stands before an ``@``, and the token of a ``/v86/`` path.
+    """
+    scheme, separator, rest = url.partition("?")[0].partition("#")[0].partition("://")
+    if not separator:
+        return _HIDDEN if url else "nothing"
+    _, user, rest = rest.rpartition("@")
+    rest = re.sub(r"^([^/]*/v86/).+", rf"\1{_HIDDEN}", rest)
+    return printable(f"{scheme}://{_HIDDEN + user if user else ''}{rest}")
+
+
+def _secrets(credential: Credential | None, parts: SplitResult) -> tuple[str, ...]:
+    """Every form in which a server may repeat a secret, the longest first."""
+    given = [] if credential is None else [credential.value]
+    for parameter in parts.query.split("&"):
+        name, _, value = parameter.partition("=")
+        if name.lower() in _SECRET_PARAMETERS or len(value) >= _LONG:
+            given += [value, unquote(value, errors="replace")]
+    forms = {form for value in given for form in (value, quote(value, safe=""), html.escape(value))}
+    return tuple(sorted(forms - {""}, key=len, reverse=True))
 
 
 def _origin(origin: str | None, scheme: str, netloc: str) -> str | None:
@@ -131,6 +175,7 @@ def _deliver(
             _check(_TOKEN, value, "offered as a subprotocol; deliver it in the query instead")
             return query, (SUBPROTOCOL, f"aero-l2-token.{value}"), ()
         case Delivery.QUERY:
+            _check(_ENCODABLE, value, "sent in any way")
             given = f"token={quote(value, safe='')}"
             return f"{query}&{given}" if query else given, (SUBPROTOCOL,), ()
         case Delivery.BEARER:

@@ -4,15 +4,17 @@
     ├── InvalidTarget (address.py)      the address or credential cannot be used
     ├── Unreachable                     no connection
     │   ├── TlsFailed                   the certificate or the TLS handshake
+    │   ├── ProxyFailed                 the HTTP or SOCKS proxy that the environment names
     │   └── OpenTimeout                 no answer in time
     ├── Refused                         an HTTP answer instead of a WebSocket
     │   ├── CredentialRefused           401
     │   ├── OriginRefused, HostRefused  403
     │   ├── LimitReached                429
-    │   ├── Unavailable                 503
-    │   └── NotATunnel                  everything else: another service, another path
+    │   ├── Unavailable                 503, and what gateways in front answer meanwhile
+    │   └── NotATunnel                  everything else: another service, another path, a redirect
     └── TunnelClosed                    an open tunnel has ended, by a close frame
-        └── TunnelLost                  … without one
+        ├── TunnelLost                  … without one
+        └── ClosedHere                  … by this program
 
 The text of each is one line for people; no text quotes a credential.
 """
@@ -27,8 +29,13 @@ from aero_l2.wire.tunnel import ErrorCode, ErrorMessage
 MAX_QUOTED: Final = 200
 """Characters of a server's text that are repeated."""
 
-_GOING_AWAY, _INTERNAL_ERROR, _ABNORMAL = 1001, 1011, 1006
-_SESSION_EXPIRED = "session expired"
+_ABNORMAL: Final = 1006  # RFC 6455 §7.4.1
+_NORMAL: Final = 1000
+_FAULTS: Final = frozenset((1002, 1003, 1007, 1009, 1010))
+"""Close codes by which a server says that what it got breaks the protocol."""
+_PASSING_ERRORS: Final = frozenset((None, ErrorCode.QUOTA_CONNECTIONS, ErrorCode.BACKPRESSURE))
+_SESSION_EXPIRED: Final = "session expired"
+_GATEWAY_STATUSES: Final = frozenset((408, 500, 502, 503, 504))
 
 
 class ClientError(Exception):
@@ -54,14 +61,26 @@ class TlsFailed(Unreachable):
     retryable = False
 
 
+class ProxyFailed(Unreachable):
+    """The proxy that the environment names is not usable, or does not connect to the server.
+
+    retryable: unless it refuses (407 and the like), or its address cannot be used.
+    """
+
+    def __init__(self, text: str, *, retryable: bool) -> None:
+        self.retryable = retryable
+        super().__init__(text)
+
+
 class OpenTimeout(Unreachable):
     """The server did not answer in time."""
 
 
 class Refused(ClientError):
-    """The server answered the upgrade with an HTTP status other than 101.
+    """The server answered the upgrade with something other than a tunnel.
 
-    status: the status; body: its text, cut at `MAX_QUOTED` characters, unprintable ones as ``?``.
+    status: of the HTTP answer, 0 where it was none; body: its text, cut at `MAX_QUOTED` characters,
+    unprintable ones as ``?``.
     """
 
     hint = "the server does not open a tunnel"
@@ -70,8 +89,8 @@ class Refused(ClientError):
         self.status = status
         self.body = printable(body)
         self.retry_after_s = retry_after_s
-        said = f": {self.body}" if self.body else ""
-        super().__init__(f"HTTP {status}{said} ({self.hint})")
+        answer = ": ".join(part for part in (f"HTTP {status}" if status else "", self.body) if part)
+        super().__init__(f"{answer} ({self.hint})")
 
 
 class CredentialRefused(Refused):
@@ -100,7 +119,7 @@ class LimitReached(Refused):
 
 
 class Unavailable(Refused):
-    """503: the server shuts down, or cannot make a tunnel now."""
+    """503: the server shuts down, or cannot make a tunnel now. Also 408, and 500, 502, 504 of a gateway."""
 
     retryable = True
     hint = "the server takes no new tunnels at the moment"
@@ -112,14 +131,19 @@ class NotATunnel(Refused):
     hint = "is this the address of an aero-l2 server, with /l2 at its end?"
 
 
-_BY_STATUS: Final[dict[int, type[Refused]]] = {401: CredentialRefused, 429: LimitReached, 503: Unavailable}
+_BY_STATUS: Final[dict[int, type[Refused]]] = {
+    401: CredentialRefused,
+    429: LimitReached,
+    **dict.fromkeys(_GATEWAY_STATUSES, Unavailable),
+}
+_FORBIDDEN: Final[dict[str, type[Refused]]] = {"Origin": OriginRefused, "Host": HostRefused}
 
 
-def refusal(status: int, body: str, retry_after: str | None) -> Refused:
+def refusal(status: int, body: str, retry_after: str | None = None) -> Refused:
     """The error for an HTTP answer; ``retry_after`` is its Retry-After line."""
     kind = _BY_STATUS.get(status, NotATunnel)
-    if status == 403:
-        kind = HostRefused if "Host" in body else OriginRefused
+    if status == 403 and (named := re.match(r"(?:missing |invalid |malformed )?(Origin|Host) ", body)):
+        kind = _FORBIDDEN[named[1]]
     asked = retry_after if re.fullmatch(r"[0-9]{1,6}", retry_after or "") else None
     return kind(status, body, None if asked is None else float(asked))
 
@@ -145,17 +169,20 @@ class TunnelClosed(ClientError):
 
     @property
     def retryable(self) -> bool:  # type: ignore[override]
-        """All but what would come again at once: our own protocol errors, and credentials that are over."""
-        return self.error_code is not ErrorCode.PROTOCOL_ERROR and self.reason != _SESSION_EXPIRED
+        """All but what a person has to look at: faults of ours, used-up quotas, credentials that are over."""
+        passes = self.error_code in _PASSING_ERRORS and self.close_code not in _FAULTS
+        return passes and self.reason != _SESSION_EXPIRED
 
     def _describe(self) -> str:
         text = self.reason or (printable(self.error.text) if self.error is not None else "")
         said = f": {text}" if text else ""
-        return f"the server closed the tunnel{said} (close code {self.close_code})"
+        code = self.error.code if self.error is not None else None
+        number = f", ERROR {code}" if code is not None else ""
+        return f"the server closed the tunnel{said} (close code {self.close_code}{number})"
 
 
 class TunnelLost(TunnelClosed):
-    """The connection broke without a close frame, or nothing came over it any more."""
+    """The connection broke without a close frame, or what comes over it is no tunnel any more."""
 
     def __init__(self, why: str, error: ErrorMessage | None = None) -> None:
         self.why = printable(why)
@@ -163,6 +190,21 @@ class TunnelLost(TunnelClosed):
 
     def _describe(self) -> str:
         return f"the connection to the server is lost: {self.why}"
+
+
+class ClosedHere(TunnelClosed):
+    """The tunnel is used after its ``async with`` block has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(_NORMAL, "")
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        """Never: nobody wants it back."""
+        return False
+
+    def _describe(self) -> str:
+        return "the tunnel has been closed by this program"
 
 
 def printable(text: str) -> str:

@@ -7,11 +7,15 @@ import enum
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from aero_l2.client.address import Target
 from aero_l2.client.errors import ClientError
 from aero_l2.client.opening import Options
 from aero_l2.client.tunnel import Tunnel, connect
+
+LONGEST_ASKED_S: Final = 300.0
+"""Seconds that a server's Retry-After is heeded: a mistaken one should not end it all."""
 
 
 class State(enum.Enum):
@@ -42,7 +46,7 @@ class ReconnectPolicy:
     """Exponential backoff with jitter.
 
     The delay before attempt n+1 lies between half of and the whole of ``first_s * factor**(n-1)``, at most
-    ``longest_s``, and is never shorter than the server asks. A tunnel that lasted ``lasting_s`` starts over.
+    ``longest_s``, and is not shorter than the server asks. A tunnel that lasted ``lasting_s`` starts over.
     attempts: failures in a row after which it gives up, 0 = never.
     """
 
@@ -56,7 +60,7 @@ class ReconnectPolicy:
         """Seconds to wait after so many failures in a row; ``chance`` in [0, 1)."""
         exponent = min(failures - 1, 64)
         longest = min(self.longest_s, self.first_s * self.factor**exponent)
-        return max(longest * (0.5 + chance / 2), asked_s or 0.0)
+        return max(longest * (0.5 + chance / 2), min(asked_s or 0.0, LONGEST_ASKED_S))
 
     def gives_up(self, error: ClientError, failures: int) -> bool:
         """Whether there is no next attempt."""
@@ -64,13 +68,16 @@ class ReconnectPolicy:
 
 
 async def run_reconnecting(
-    target: str | Target,
+    target: str | Target | Callable[[], str | Target],
     serve: Callable[[Tunnel], Awaitable[None]],
     options: Options | None = None,
     policy: ReconnectPolicy | None = None,
     told: Callable[[Status], None] = lambda status: None,
 ) -> None:
     """Open a tunnel, have it served, and open the next when it ends by a ClientError.
+
+    ``target``: a function is asked before each attempt, for credentials that do not last. ``serve`` should
+    end with the TunnelClosed that the tunnel's methods raise. ``told`` hears of each change.
 
     Returns when ``serve`` returns. Its other errors pass through.
 
@@ -85,7 +92,7 @@ async def run_reconnecting(
         opened_at: float | None = None
         told(Status(State.CONNECTING, failures + 1))
         try:
-            async with connect(target, options) as tunnel:
+            async with connect(target() if callable(target) else target, options) as tunnel:
                 opened_at = loop.time()
                 told(Status(State.OPEN, failures + 1, tunnel=tunnel))
                 await serve(tunnel)
