@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import typer
 from aero_l2.cli.errors import EXIT_USAGE, complain
 from aero_l2.client import Credential, Delivery, InvalidTarget, Options, Target
 from aero_l2.client.address import NO_ORIGIN
+from aero_l2.client.errors import printable
+from aero_l2.client.opening import tls_context
 
 TOKEN: Final = "AERO_L2_CLIENT_TOKEN"
 TOKEN_FILE: Final = "AERO_L2_CLIENT_TOKEN_FILE"
@@ -64,13 +67,19 @@ def reach(
     open_timeout_s: float,
 ) -> Reach:
     """What the options come to; ends the program with one line where they cannot be used."""
+    if not math.isfinite(open_timeout_s):
+        fail("--open-timeout is a number of seconds")
     secret = _secret(token, token_file)
     credential = None if secret is None else Credential(secret, deliver)
     given = NO_ORIGIN if origin is not None and not origin.strip() else origin
     try:
         target = Target.of(url, credential, given)
+        if target.is_tls:
+            tls_context(ca_file)  # where it cannot be used, now is the time to say so
     except InvalidTarget as fault:
         fail(str(fault))
+    if ca_file is not None and not target.is_tls:
+        fail("--ca-file is for wss:// addresses: nothing is encrypted on the way to this one")
     return Reach(
         target, Options(credential=credential, origin=given, ca_file=ca_file, open_timeout_s=open_timeout_s)
     )
@@ -93,17 +102,20 @@ def _secret(token: str | None, token_file: str | None) -> str | None:
 
 
 def _read(path: str, source: str) -> str:
+    named = f"{source}={printable(path)}"
     try:
         if path == "-":
-            text = sys.stdin.buffer.read(MAX_TOKEN_BYTES).decode()
+            content = sys.stdin.buffer.read(MAX_TOKEN_BYTES + 1)
         else:
             with Path(path).open("rb") as file:
-                text = file.read(MAX_TOKEN_BYTES).decode()
+                content = file.read(MAX_TOKEN_BYTES + 1)
+        if len(content) > MAX_TOKEN_BYTES:
+            fail(f"{named} has more than {MAX_TOKEN_BYTES} bytes: name a file with the credential alone")
+        return _whole(content.decode(), named)
     except OSError as error:
-        fail(f"{source}={path}: {error.strerror}: name a file that can be read")
+        fail(f"{named}: {error.strerror}: name a file that can be read")
     except UnicodeDecodeError:
-        fail(f"{source}={path}: is not text")
-    return _whole(text, f"{source}={path}")
+        fail(f"{named} is not text: name a file with the credential alone")
 
 
 def _whole(text: str, source: str) -> str:

@@ -95,7 +95,7 @@ class _Handshake(websockets_connect):
 
 async def open_link(target: Target, options: Options) -> Link:
     """An open tunnel. Raises ClientError."""
-    context = _tls(options) if target.is_tls else None
+    context = tls_context(options.ca_file) if target.is_tls else None
     link = Link(options.queued_frames, options.keepalive_s, target.redact)
     try:
         connection = await _Handshake(
@@ -187,15 +187,16 @@ def _proxy_fault(error: Exception, where: str) -> ProxyFailed:
     return ProxyFailed(f"{where}: {named} {text}", retryable=retryable)
 
 
-def _tls(options: Options) -> ssl.SSLContext:
-    if options.ca_file is None:
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """What a server's certificate is judged by: the file (PEM), else the system's. Raises InvalidTarget."""
+    if ca_file is None:
         return ssl.create_default_context()
     try:
-        return ssl.create_default_context(cafile=options.ca_file)
+        return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         fault = error.reason if isinstance(error, ssl.SSLError) else error.strerror
         raise InvalidTarget(
-            f"cannot read certificates from {printable(str(options.ca_file))}: {fault or 'unusable'}"
+            f"cannot read certificates from {printable(str(ca_file))}: {fault or 'unusable'}"
         ) from None
 
 
