@@ -9,7 +9,7 @@
 the Aero emulator's own client.
 """
 
-from aero_l2.client.address import Credential, Delivery, InvalidTarget, Target
+from aero_l2.client.address import NO_ORIGIN, Credential, Delivery, InvalidTarget, Target
 from aero_l2.client.errors import (
     ClientError,
     ClosedHere,
@@ -33,6 +33,7 @@ from aero_l2.client.reconnect import ReconnectPolicy, State, Status, run_reconne
 from aero_l2.client.tunnel import Tunnel, connect
 
 __all__ = [
+    "NO_ORIGIN",
     "ClientError",
     "ClosedHere",
     "Credential",

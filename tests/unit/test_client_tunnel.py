@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 from support.peer import (
     BINARY,
     CLOSE,
@@ -544,3 +545,17 @@ async def test_server_sees_one_connection_with_what_the_protocol_asks() -> None:
         assert peer.headers("Origin") == [f"http://127.0.0.1:{server.port}"]
         assert peer.headers("Sec-WebSocket-Extensions") == []
         assert peer.headers("User-Agent")[0].startswith("aero-l2/")
+
+
+def test_it_works_on_uvloop_as_well() -> None:
+    async def use() -> None:
+        async with serving(echo, deaf) as server:
+            async with connect(server.url, PATIENT) as tunnel:
+                await tunnel.send_frame(FRAME)
+                assert await tunnel.receive_frames() == [FRAME]
+                assert await tunnel.ping() < 5
+            with pytest.raises(TunnelLost, match="does not answer any more"):
+                async with connect(server.url, Options(keepalive_s=0.2)) as tunnel:
+                    await send_for_ever(tunnel)
+
+    uvloop.run(asyncio.wait_for(use(), 30))
