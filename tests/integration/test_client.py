@@ -149,6 +149,7 @@ def test_each_refusal_has_its_type(world: World) -> None:
             assert proxy.metric("l2_sessions_active") == 1
 
 
+@pytest.mark.slow
 def test_hosts_limits_and_attempts_have_their_types(world: World) -> None:
     with run_proxy(world, "user", {"AERO_L2_ALLOWED_HOSTS": "lab.example"}) as proxy:
         assert isinstance(refused(proxy), HostRefused)
@@ -164,6 +165,7 @@ def test_hosts_limits_and_attempts_have_their_types(world: World) -> None:
         assert often.retry_after_s is not None
 
 
+@pytest.mark.slow
 def test_server_that_shuts_down_is_unavailable_and_says_so_to_open_tunnels(world: World) -> None:
     with run_proxy(world, "user", {"AERO_L2_SHUTDOWN_GRACE_MS": "5000"}) as proxy:
 
@@ -180,6 +182,7 @@ def test_server_that_shuts_down_is_unavailable_and_says_so_to_open_tunnels(world
         assert broken.retry_after_s is not None
 
 
+@pytest.mark.slow
 def test_next_tunnel_opens_when_the_proxy_is_there_again(world: World) -> None:
     told: list[Status] = []
     first, second = threading.Event(), threading.Event()
@@ -212,6 +215,7 @@ def test_next_tunnel_opens_when_the_proxy_is_there_again(world: World) -> None:
     assert f"ws://{at.LOOPBACK}:8090/l2: Connection refused" in errors
 
 
+@pytest.mark.slow
 def test_stalled_program_is_told_of_backpressure(world: World) -> None:
     echo = Ether(src=MAC, dst=at.GATEWAY_MAC) / IP(src=at.GUEST, dst=at.GATEWAY) / ICMP() / Raw(bytes(1400))
     request = bytes(echo)

@@ -357,6 +357,7 @@ async def test_server_is_not_read_while_the_program_does_not_receive() -> None:
     assert isinstance(tunnel.ended, ClosedHere)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flood",
     [
@@ -464,6 +465,7 @@ async def closes_and_stays(peer: Peer) -> None:
     await peer.flood(100 * ethernet(FRAME))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server_does", [mute, deaf, loud, closes_and_stays])
 @pytest.mark.parametrize("how", ["return", "error", "cancel", "cancel twice"])
 async def test_leaving_takes_a_moment_whatever_the_server_does(server_does: Script, how: str) -> None:
