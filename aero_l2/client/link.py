@@ -191,7 +191,7 @@ class Link:
         if self._keepalive_ping is not None:
             self.forget(self._keepalive_ping)
             if not (self._has_heard or self.incoming.is_full):
-                self._connection.give_up(_POLICY_VIOLATION, "the server does not answer any more")
+                self._connection.give_up(_POLICY_VIOLATION, "it does not answer any more")
                 return
         self._has_heard = False
         self._keepalive_ping, message = self.ping(None)
