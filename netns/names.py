@@ -76,7 +76,9 @@ def redirected_chain(spec: SegmentSpec, no_syn: str) -> str:
     over = "counter name limit_redirected_dns goto refuse"
     return f"""\
   chain redirected_dns {{
-    ct state established accept
+    ct state established meta l4proto != tcp accept
+    ct state established {no_syn} accept
+    ct state established counter name invalid drop
     meta l4proto udp {newflows.BEGUN} accept
     ct state invalid counter name invalid drop
     meta l4proto tcp {no_syn} counter name denied_stray goto refuse

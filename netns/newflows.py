@@ -12,11 +12,26 @@ BEGUN: Final = "ct status & confirmed != 0"
 """A match for what belongs to a flow that was let through and counted before: a SYN that is sent again, the
 second datagram of a flow that nobody answers. `ct count` must not see it: it would walk all the flows there
 are for each such packet, a tenth of a millisecond for 1,024 of them."""
+REOPENED: Final = "ct state established ct expiration < 11s"
+"""A match for a SYN on a connection that is closed but not forgotten, for those that reach it: `ct count` has
+let go of it, and conntrack would take it up again, counted by nobody. The time-outs of closed connections are
+10 s at most (`netns.ruleset`), and a client's next SYN begins a flow."""
 TCP_EVENTS: Final = "ct event set new,destroy,protoinfo"
 """What `netns.conntrack` reads: a change of state tells that a connection is closed."""
 UDP_EVENTS: Final = "ct event set new,destroy"
 NO_EVENTS: Final = "ct event set label"
 """For what is no flow of the guest's: nobody sets labels here."""
+
+
+def short_lived(no_syn: str) -> str:
+    """Lines that drop TCP whose hops end here, but for whole SYNs, before connection tracking sees it.
+
+    Routing would drop it afterwards: a RST would close the connection here and never reach the NAT process,
+    which goes on holding it. ``no_syn`` matches a TCP packet that opens no connection.
+    """
+    return f"""\
+    ip ttl < 2 ip protocol tcp ip frag-off & 0x3fff != 0 counter name invalid drop
+    ip ttl < 2 {no_syn} counter name invalid drop"""
 
 
 def limited(per_second: int) -> str:

@@ -136,6 +136,7 @@ def _guard() -> str:
     type filter hook prerouting priority -450; policy accept;
     meta nfproto != ipv4 counter name ipv6 drop
     iif != "tap0" accept
+{newflows.short_lived(_NO_SYN)}
     ip frag-off & 0x3fff != 0 {over} counter name limit_fragments drop
     ip saddr {GUEST} accept
     ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 accept
@@ -237,6 +238,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     iif "tap1" drop
     ct state established meta l4proto != tcp accept
     ct state established {_NO_SYN} accept
+    {newflows.REOPENED} counter name invalid drop
     {_ICMP_ERROR}
     ct original ip daddr 127.0.0.0/8 counter name denied_martian goto refuse
     meta l4proto != {{ tcp, udp, icmp }} counter name denied_protocol goto refuse

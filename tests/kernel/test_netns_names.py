@@ -285,3 +285,23 @@ def test_without_lists_dns_leaves_as_it_is() -> None:
         assert lan.interior.redirected_udp == lan.interior.redirected_tcp == -1
         tried = [udp(SERVER, 53), syn(SERVER, 53), syn(SERVER, 853), udp(SERVER, 853)]
         assert moved(lan, tried, leaving=4) == ([SERVER] * 4, {})
+
+
+def test_closed_connection_to_redirected_dns_is_not_opened_again() -> None:
+    """Its entry stays for a second, and no limit would count it."""
+
+    def sent(flags: str, seq: int, ack: int = 0) -> Packet:
+        return IP(src=str(GUEST), dst=SERVER) / TCP(sport=7, dport=53, flags=flags, seq=seq, ack=ack)
+
+    with segment(BLOCKING) as lan:
+        accepted = 0
+        begun = time.monotonic()
+        for number in range(20):
+            seq = 1000 + number * 1_000_000
+            back, _ = lan.judge(sent("S", seq))
+            syn_acks = [p for p in back if TCP in p and p[TCP].flags == "SA" and p[TCP].ack == seq + 1]
+            if syn_acks:
+                accepted += 1
+                theirs = syn_acks[0][TCP].seq + 1
+                lan.judge(sent("A", seq + 1, theirs), sent("R", seq + 1), sent("A", seq + 1, theirs))
+        assert 1 <= accepted <= 2 + time.monotonic() - begun
