@@ -103,7 +103,7 @@ def test_a_guest_survives_a_restarted_proxy_and_a_dead_network_with_its_lease_an
 ) -> None:
     with ExitStack() as stack, ExitStack() as proxies:
         proxy = proxies.enter_context(run_proxy(world, "root"))
-        arguments = ["--uml", f"{tmp_path}/u", "--keepalive", "1"]
+        arguments = ["--uml", f"{tmp_path}/u", "--keepalive", "1", "--open-timeout", "2"]
         connect = stack.enter_context(desk.connect(proxy.url, *arguments, run_as="root"))
         wait_until(lambda: connect.output.endswith("\n"), "it prints the argument", 30)
         guest = Guest(tmp_path, connect.output.split()[2])
@@ -119,13 +119,22 @@ def test_a_guest_survives_a_restarted_proxy_and_a_dead_network_with_its_lease_an
         assert guest.run(FETCH) == at.HELLO.decode().strip()
         assert guest.run(f"{RENEW}; cat /tmp/renewed") == _LEASE
         assert guest.run(NEW_LEASE) == _LEASE
-        # the network is dead: nothing is answered any more, and no connection ends
+        # the server is stopped: nothing is answered any more, and no connection ends
         server = proxy.one("server")
         os.kill(server, signal.SIGSTOP)
         proxies.callback(os.kill, server, signal.SIGCONT)
         connect.wait_said("it does not answer any more", timeout_s=60)
         os.kill(server, signal.SIGCONT)
         connect.wait_said('"tunnel open"', times=3, timeout_s=60)
+        assert guest.run(FETCH) == at.HELLO.decode().strip()
+        assert guest.run(NEW_LEASE) == _LEASE
+        # the network between them is gone, and comes back
+        world.host.run("ip", "link", "set", "lo", "down")
+        stack.callback(world.host.run, "ip", "link", "set", "lo", "up")
+        connect.wait_said("it does not answer any more", times=2, timeout_s=60)
+        connect.wait_said("no answer within 2 s", timeout_s=60)
+        world.host.run("ip", "link", "set", "lo", "up")
+        connect.wait_said('"tunnel open"', times=4, timeout_s=60)
         assert guest.run(FETCH) == at.HELLO.decode().strip()
         assert guest.run(NEW_LEASE) == _LEASE
         assert connect.end() == 0
