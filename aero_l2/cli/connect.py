@@ -55,6 +55,8 @@ class _Machine:
 
     def check(self) -> None:
         given = [one for one in (self.qemu, self.qemu_connect, self.uml, self.tap) if one is not None]
+        if self.command and not self.command[0]:
+            fail("the command after -- is empty: name a program there")
         if len(given) + bool(self.command) != 1:
             fail("say what to attach: one of --qemu, --qemu-connect, --uml, --tap, or a command after --")
 

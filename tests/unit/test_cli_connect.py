@@ -29,6 +29,7 @@ def connect(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         ((URL,), "say what to attach"),
         ((URL, "--qemu", "unix:/tmp/q", "--uml", "/tmp/u"), "say what to attach"),
         ((URL, "--tap", "tap9", "--", "true"), "say what to attach"),
+        ((URL, "--", ""), "the command after -- is empty"),
         ((URL, "--qemu", "/tmp/q"), "--qemu=/tmp/q: write unix:PATH"),
         ((URL, "--qemu-connect", "unix:"), "write unix:PATH"),
         ((URL, "--qemu", "unix:/no/such/folder/q"), "cannot listen on /no/such/folder/q"),
