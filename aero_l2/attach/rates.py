@@ -49,16 +49,24 @@ def rates(before: Counters, after: Counters, seconds: float) -> Rates:
 
 
 def status_line(view: View, now: Rates) -> str:
-    """What a terminal shows of it."""
-    machine = "" if view.has_machine else " · no machine"
+    """What a terminal of 80 columns shows of it: what may be wrong first. ↑: from the machine."""
     age = f" {duration(view.since_s)}" if view.since_s is not None else ""
-    rtt = f" · RTT {view.rtt_s * 1000:.1f} ms" if view.rtt_s is not None else ""
-    return (
-        f"{view.state}{age}{machine}"
-        f" · sent {now.sent_fps:.0f}/s {now.sent_mbit_s:.1f} Mbit/s"
-        f" · received {now.received_fps:.0f}/s {now.received_mbit_s:.1f} Mbit/s"
-        f" · dropped {view.counters.dropped}{rtt}"
-    )
+    machine = "" if view.has_machine else " · no machine"
+    rtt = f" · RTT {_short(view.rtt_s * 1000)} ms" if view.rtt_s is not None else ""
+    megabits = f"↑{_short(now.sent_mbit_s)} ↓{_short(now.received_mbit_s)} Mbit/s"
+    frames = f"↑{_count(now.sent_fps)} ↓{_count(now.received_fps)}/s"
+    flow = f" · {megabits} · {frames}" if view.has_machine else ""
+    return f"{view.state}{age}{machine} · dropped {_count(view.counters.dropped)}{rtt}{flow}"
+
+
+def _short(number: float) -> str:
+    return f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
+
+
+def _count(number: float) -> str:
+    if number < 10_000:
+        return f"{number:.0f}"
+    return f"{number / 1000:.0f}k" if number < 10_000_000 else f"{number / _MEGA:.0f}M"
 
 
 def summary(view: View, average: Rates) -> dict[str, object]:

@@ -8,7 +8,7 @@ import threading
 from structlog.testing import capture_logs
 
 from aero_l2.attach.aside import Aside
-from aero_l2.attach.rates import View, copied, duration, rates, status_line, summary
+from aero_l2.attach.rates import Rates, View, copied, duration, rates, status_line, summary
 from aero_l2.attach.relay import Counters
 from aero_l2.attach.show import CONNECTING, OPEN, Lines, LiveLine, Log, Silent, Value, sentence
 
@@ -50,13 +50,22 @@ def test_every_drop_is_in_the_sum() -> None:
 
 def test_the_status_line_has_state_rates_drops_and_round_trip() -> None:
     assert status_line(view(), rates(Counters(), COUNTERS, 1.0)) == (
-        "open 2m05s · sent 10/s 8.0 Mbit/s · received 20/s 4.0 Mbit/s · dropped 3 · RTT 2.3 ms"
+        "open 2m05s · dropped 3 · RTT 2.3 ms · ↑8.0 ↓4.0 Mbit/s · ↑10 ↓20/s"
     )
+
+
+def test_the_status_line_of_a_busy_machine_fits_80_columns() -> None:
+    busy = View(
+        Counters(dropped_queue_full=12_345_678), rtt_s=1.2, since_s=86_399, has_machine=True, state="open"
+    )
+    line = status_line(busy, Rates(9_999, 99.9, 20_400, 230.4))
+    assert line == "open 23h59m · dropped 12M · RTT 1200 ms · ↑99.9 ↓230 Mbit/s · ↑9999 ↓20k/s"
+    assert len(line) <= 80
 
 
 def test_the_status_line_says_when_there_is_no_machine_and_no_tunnel() -> None:
     away = View(Counters(), rtt_s=None, since_s=None, has_machine=False, state="waiting")
-    assert status_line(away, rates(Counters(), Counters(), 1.0)).startswith("waiting · no machine · sent 0/s")
+    assert status_line(away, rates(Counters(), Counters(), 1.0)) == "waiting · no machine · dropped 0"
 
 
 def test_the_summary_names_the_drops_there_were() -> None:
