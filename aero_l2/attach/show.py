@@ -133,5 +133,10 @@ def sentence(event: str, facts: dict[str, Value]) -> str:
     rest = dict(facts)
     why = rest.pop("why", None)
     said = f"{event}: {why}" if why is not None else event
-    others = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in rest.items())
+    others = ", ".join(_fact(name, value) for name, value in rest.items())
     return f"{said} ({others})" if others else said
+
+
+def _fact(name: str, value: Value) -> str:
+    words = name.removesuffix("_s").replace("_", " ")
+    return f"{words} {value} s" if name.endswith("_s") else f"{words} {value}"

@@ -83,7 +83,7 @@ def test_spans_of_time_are_short() -> None:
 
 def test_a_change_is_one_line_of_words() -> None:
     said = sentence("no tunnel", {"why": "HTTP 503", "attempt": 2, "again_in_s": 0.7})
-    assert said == "no tunnel: HTTP 503 (attempt 2, again in s 0.7)"
+    assert said == "no tunnel: HTTP 503 (attempt 2, again in 0.7 s)"
 
 
 def test_beside_a_command_nothing_is_said_while_all_goes_well() -> None:
