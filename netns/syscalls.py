@@ -56,6 +56,7 @@ class Capability(IntEnum):
 class Prctl(IntEnum):
     """Operations of prctl(2)."""
 
+    SET_PDEATHSIG = 1
     SET_DUMPABLE = 4
     SET_NAME = 15
     SET_SECCOMP = 22

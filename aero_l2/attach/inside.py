@@ -173,6 +173,7 @@ def main() -> NoReturn:
         _configure()
         _cover()
         _give_up_privileges()
+        prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)  # by the main thread there; before READY, so in time
     except (AttachError, OSError) as error:
         channel.send(str(error).encode())
         sys.exit(EXIT_OWN_FAULT)

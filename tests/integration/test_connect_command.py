@@ -159,6 +159,17 @@ def test_a_signal_that_ends_it_is_128_and_its_number(lan: Proxy, desk: Client) -
         assert connect.end(signal.SIGTERM) == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize("run_as", EVERYONE)
+def test_a_command_does_not_outlive_a_killed_connect(lan: Proxy, desk: Client, run_as: RunAs) -> None:
+    script = "trap '' HUP TERM INT; echo $$; while :; do sleep 0.05; done"
+    with desk.connect(lan.url, "--", "bash", "-c", script, run_as=run_as) as connect:
+        wait_until(lambda: connect.output.endswith("\n"), "the command runs", 30)
+        pid = int(connect.output)
+        assert procfs.is_alive(pid)
+        connect.process.kill()
+        wait_until(lambda: not procfs.is_alive(pid), "the command has ended", 20)
+
+
 class Terminal:
     """A program with a terminal of its own."""
 
