@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -106,7 +107,7 @@ def listener(path: Path, kind: socket.SocketKind) -> Iterator[socket.socket]:
     """
     _check_length(path)
     with contextlib.closing(socket.socket(socket.AF_UNIX, kind)) as waiting:
-        _remove_stale(path, kind)
+        _remove_stale(path)
         mask = os.umask(_PRIVATE)
         try:
             waiting.bind(str(path))
@@ -129,7 +130,7 @@ def _check_length(path: Path) -> None:
         raise SocketUnusable(f"{path} is too long for a socket ({MAX_PATH_BYTES} bytes): take a shorter path")
 
 
-def _remove_stale(path: Path, kind: socket.SocketKind) -> None:
+def _remove_stale(path: Path) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -138,20 +139,26 @@ def _remove_stale(path: Path, kind: socket.SocketKind) -> None:
         raise SocketUnusable(f"cannot listen on {path}: {error.strerror}") from None
     if not stat.S_ISSOCK(mode):
         raise SocketUnusable(f"{path} exists and is no socket: take another path, or remove it")
-    with contextlib.closing(socket.socket(socket.AF_UNIX, kind)) as knocking:
-        knocking.setblocking(False)
-        try:
-            knocking.connect(str(path))
-        except ConnectionRefusedError:
-            pass
-        except OSError as error:
-            raise SocketUnusable(f"{path} is in use ({error.strerror}): take another path") from None
-        else:
-            raise SocketUnusable(f"{path} is in use by another program: end it, or take another path")
+    if _is_in_use(path):
+        raise SocketUnusable(f"{path} is in use by another program: end it, or take another path")
     try:
         path.unlink()
     except OSError as error:
         raise SocketUnusable(f"cannot replace {path}, which nobody listens on: {error.strerror}") from None
+
+
+def _is_in_use(path: Path) -> bool:
+    """Whether a socket belongs to the path. Its owner does not notice: a datagram socket is of the wrong type
+    for it (EPROTOTYPE), and no connection. Raises SocketUnusable."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as knocking:
+        try:
+            knocking.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:
+                raise SocketUnusable(f"{path} is in use ({error.strerror}): take another path") from None
+        return True
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

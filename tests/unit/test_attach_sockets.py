@@ -54,10 +54,12 @@ def test_a_socket_that_nobody_listens_on_is_replaced(path: Path, before: socket.
 
 @pytest.mark.parametrize("kind", [STREAM, SEQPACKET])
 def test_a_socket_that_somebody_listens_on_is_left_alone(path: Path, kind: socket.SocketKind) -> None:
-    with listener(path, STREAM):
-        with pytest.raises(SocketUnusable, match="in use"), listener(path, kind):
+    with listener(path, STREAM) as first:
+        with pytest.raises(SocketUnusable, match="in use by another program"), listener(path, kind):
             pass
         assert path.exists()
+        with pytest.raises(BlockingIOError):  # the first took the look for no machine
+            first.accept()
 
 
 def test_a_file_is_left_alone(path: Path) -> None:
