@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ MAX_PATH_BYTES: Final = 107
 RETRY_S: Final = 0.5
 _HANDOVER_S: Final = 2 * RETRY_S
 _PRIVATE: Final = 0o177
+_UCRED: Final = struct.Struct("iII")
+"""pid, uid, gid; unix(7)."""
+_NOBODY: Final = 0xFFFF_FFFF
 
 Serve = Callable[[Wire], Awaitable[None]]
 
@@ -75,14 +79,35 @@ class Connecting:
             connection.setblocking(False)
             try:
                 await loop.sock_connect(connection, str(self.path))
+                _check_owner(connection, self.path)
             except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
                 connection.close()
+            except SocketUnusable:
+                connection.close()
+                raise
             except OSError as error:
                 connection.close()
                 raise SocketUnusable(f"cannot connect to {self.path}: {error.strerror}") from None
             else:
                 await _attend(StreamWire(connection), serve, self._display)
             await asyncio.sleep(RETRY_S)
+
+
+def _check_owner(connection: socket.socket, path: Path) -> None:
+    """Whoever listens is us or root, and nobody who took the path before.
+
+    Raises:
+        SocketUnusable: it is somebody else.
+        BlockingIOError: it is not connected, for too many wait there.
+    """
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, _ = _UCRED.unpack(peer)
+    if uid == _NOBODY:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    if uid not in (os.geteuid(), 0):
+        raise SocketUnusable(
+            f"user {uid} listens on {path}, not you: take a path in a directory that only you can write to"
+        )
 
 
 async def _attend(wire: Wire, serve: Serve, display: Display) -> None:

@@ -1,6 +1,7 @@
 """`aero-l2 connect` with emulators: QEMU and User Mode Linux by the options it prints, and hostile ones."""
 
 import json
+import os
 import shlex
 import signal
 import socket
@@ -19,10 +20,11 @@ from scapy.packet import Raw
 from support import addresses as at
 from support import guests
 from support.attached import Client, Connect, client
-from support.proxy import Proxy, run_proxy
+from support.proxy import Proxy, RunAs, run_proxy
 from support.wait import wait_until
 from support.world import World
 
+EVERYONE: list[RunAs] = ["user", "root"]
 MAC = "02:00:00:00:00:0f"
 STALL_MS = "1000"
 
@@ -168,14 +170,42 @@ def test_a_qemu_that_listens_is_connected_to_as_often_as_it_comes(
         assert "server=on" in " ".join(hint(connect))
         for _ in range(2):
             with socket.socket(socket.AF_UNIX) as listening:
+                mask = os.umask(0)  # from the first moment on: it is looked for already
                 listening.bind(str(path))
-                path.chmod(0o666)
+                os.umask(mask)
                 listening.listen()
                 listening.settimeout(30)
                 with listening.accept()[0] as connection:
                     assert Machine(connection).find_gateway() == at.GATEWAY_MAC
             path.unlink()
         connect.wait_said('"machine gone"', times=2)
+
+
+@pytest.mark.parametrize("run_as", EVERYONE)
+def test_another_users_listener_is_no_machine(lan: Proxy, desk: Client, folder: Path, run_as: RunAs) -> None:
+    path = folder / "qemu.sock"
+    listen = f"""
+import os, socket
+listening = socket.socket(socket.AF_UNIX)
+listening.bind({str(path)!r})
+os.chmod({str(path)!r}, 0o666)
+listening.listen()
+print("up", flush=True)
+connection, _ = listening.accept()
+print(connection.recv(1))
+"""
+    stranger = ["setpriv", "--reuid=61235", "--regid=61235", "--clear-groups", "--", "/usr/bin/python3", "-c"]
+    with subprocess.Popen([*stranger, listen], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "up\n"
+            done = desk.run(lan.url, "--qemu-connect", f"unix:{path}", "--quiet", run_as=run_as)
+            assert other.stdout.readline() == "b''\n"
+        finally:
+            other.kill()
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"aero-l2: user 61235 listens on {path}, not you")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
