@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import sys
@@ -54,10 +55,19 @@ class _Machine:
     command: Sequence[str]
 
     def check(self) -> None:
-        given = [one for one in (self.qemu, self.qemu_connect, self.uml, self.tap) if one is not None]
+        options = {
+            "--qemu": self.qemu,
+            "--qemu-connect": self.qemu_connect,
+            "--uml": self.uml,
+            "--tap": self.tap,
+            "a command after --": self.command or None,
+        }
+        given = [name for name, value in options.items() if value is not None]
         if self.command and not self.command[0]:
             fail("the command after -- is empty: name a program there")
-        if len(given) + bool(self.command) != 1:
+        if len(given) > 1:
+            fail(f"{' and '.join(given)} are given: one tunnel has one machine, leave all but one out")
+        if not given:
             fail("say what to attach: one of --qemu, --qemu-connect, --uml, --tap, or a command after --")
 
 
@@ -114,9 +124,15 @@ def connect(
     Exit status 0: ended by a signal; 1: there is no tunnel, and trying again is of no use; 2: something is
     wrong with an option or this machine. With a command: the command's, or 125 instead of these, 126 and 127
     if there is no such command.
+
+    Instead of --token and --token-file, the environment may have the credential or the name of its file:
+    AERO_L2_CLIENT_TOKEN, AERO_L2_CLIENT_TOKEN_FILE.
     """
     machine = _Machine(qemu, qemu_connect, uml, tap, command or ())
     machine.check()
+    for option, seconds in (("--keepalive", keepalive), ("--report", report)):
+        if not math.isfinite(seconds):
+            fail(f"{option} is a number of seconds")
     where = reach(url, token, token_file, deliver, origin, ca_file, open_timeout)
     where = replace(where, options=replace(where.options, keepalive_s=keepalive))
     policy = ReconnectPolicy(attempts=attempts if reconnect else 1)

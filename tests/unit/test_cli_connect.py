@@ -27,8 +27,14 @@ def connect(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     ("arguments", "said"),
     [
         ((URL,), "say what to attach"),
-        ((URL, "--qemu", "unix:/tmp/q", "--uml", "/tmp/u"), "say what to attach"),
-        ((URL, "--tap", "tap9", "--", "true"), "say what to attach"),
+        (
+            (URL, "--qemu", "unix:/tmp/q", "--uml", "/tmp/u"),
+            "--qemu and --uml are given: one tunnel has one machine",
+        ),
+        ((URL, "--tap", "tap9", "--", "true"), "--tap and a command after -- are given: one tunnel"),
+        ((URL, "--uml", "/tmp/u", "--keepalive", "nan"), "invalid value for '--keepalive'"),
+        ((URL, "--uml", "/tmp/u", "--keepalive", "inf"), "--keepalive is a number of seconds"),
+        ((URL, "--uml", "/tmp/u", "--report", "inf"), "--report is a number of seconds"),
         ((URL, "--", ""), "the command after -- is empty"),
         ((URL, "--qemu", "/tmp/q"), "--qemu=/tmp/q: write unix:PATH"),
         ((URL, "--qemu-connect", "unix:"), "write unix:PATH"),
@@ -45,6 +51,13 @@ def test_what_cannot_be_done_is_one_line_and_status_2(arguments: tuple[str, ...]
     assert done.stdout == ""
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_help_has_the_names_of_its_variables_whole() -> None:
+    said = connect("--help", COLUMNS="80", TERM="dumb").stdout
+    assert {"AERO_L2_CLIENT_TOKEN", "AERO_L2_CLIENT_TOKEN_FILE"} <= set(
+        said.replace(",", " ").replace(".", " ").split()
+    )
 
 
 def test_no_server_is_one_line_and_status_1(tmp_path: Path) -> None:
