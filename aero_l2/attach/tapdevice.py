@@ -11,7 +11,11 @@ import os
 import re
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+
+from pyroute2.iproute.linux import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from aero_l2.attach.errors import TapUnusable
 
@@ -52,6 +56,12 @@ def _without_device(error: OSError) -> str:
 
 def _without_tap(name: str, error: OSError) -> str:
     if error.errno == errno.EPERM:
+        with ThreadPoolExecutor(1) as aside:  # netlink's library wants an event loop of its own
+            whose = aside.submit(_whose, name).result()
+        if whose is not None:
+            return (
+                f"there is a TAP {name}, which is for {whose}: take another name, or have root make it anew"
+            )
         return (
             f"no permission to make the TAP {name}: run this with CAP_NET_ADMIN, or have root make it first "
             f"(ip tuntap add {name} mode tap user {os.geteuid()}; ip link set {name} up)"
@@ -61,6 +71,23 @@ def _without_tap(name: str, error: OSError) -> str:
     if error.errno == errno.EINVAL:
         return f"there is an interface {name} that is no TAP: take another name"
     return f"cannot make the TAP {name}: {error.strerror}"
+
+
+def _whose(name: str) -> str | None:
+    """Whom the interface is for, None if there is none of that name."""
+    try:
+        with IPRoute() as route:
+            found = list(route.link("get", ifname=name))
+    except (NetlinkError, OSError):
+        return None
+    for link in found:
+        user = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_TUN_OWNER")
+        group = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_TUN_GROUP")
+        whose = [
+            f"{kind} {number}" for kind, number in (("user", user), ("group", group)) if number is not None
+        ]
+        return " and ".join(whose) or "others"
+    return None
 
 
 def bring_up(name: str) -> None:

@@ -222,6 +222,19 @@ def test_a_tap_that_root_made_for_a_user_needs_no_privilege_and_stays(
         world.host.run("ip", "link", "delete", tap_name)
 
 
+def test_whose_a_tap_is_that_root_made_for_another_user_is_said(
+    world: World, desk: Client, lan: Proxy, tap_name: str
+) -> None:
+    world.host.run("ip", "tuntap", "add", tap_name, "mode", "tap", "user", "61235")
+    try:
+        refused = desk.run(lan.url, "--tap", tap_name)
+    finally:
+        world.host.run("ip", "link", "delete", tap_name)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"aero-l2: there is a TAP {tap_name}, which is for user 61235: ")
+    assert refused.stderr.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_tap_can_be_given_to_a_namespace(
     world: World, desk: Client, lan: Proxy, tap_name: str, tmp_path: Path
