@@ -12,12 +12,13 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from aero_l2.cli import reach
 from aero_l2.client import Delivery, InvalidTarget
+from aero_l2.client.errors import printable
 from aero_l2.config.values import BadValue, host_name
 from aero_l2.probe import monitoring
 from aero_l2.probe.report import Report
@@ -56,7 +57,7 @@ WarnMs = Annotated[
     float | None, typer.Option(metavar="MS", min=0, help="With --nagios: WARNING if a run takes longer.")
 ]
 Textfile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="FILE", help="Write each run there for Prometheus' textfile collector (….prom)."),
 ]
 
@@ -98,7 +99,7 @@ def probe_(
                 reach.fail("--json and --nagios are both given: leave one out")
             if nagios and not count:
                 reach.fail("--nagios says one thing at the end, and --count 0 has none: leave one out")
-            reports = _runs(plan, count, interval, _Output(json, nagios, textfile))
+            reports = _runs(plan, count, interval, _Output(json, nagios, _textfile(textfile)))
     except typer.Exit:
         if not nagios:
             raise
@@ -126,7 +127,7 @@ class _Output:
             try:
                 monitoring.write_textfile(self.textfile, monitoring.textfile(report))
             except OSError as error:
-                reach.fail(f"--textfile={self.textfile}: {error.strerror}: name a file that can be written")
+                _unwritable(self.textfile, error)
         if self.nagios:
             return
         for line in [report.as_json()] if self.json else report.lines():
@@ -168,6 +169,23 @@ def _targets(given: list[str] | None, seconds: float) -> tuple[ProbeTarget, ...]
             "--seconds needs something to measure with: --target http://…, tcp-discard://… or tcp-echo://…"
         )
     return targets
+
+
+def _textfile(given: str | None) -> Path | None:
+    if given is None:
+        return None
+    if given.strip() in ("", "-"):
+        reach.fail("--textfile is a file that is replaced after each run: give its name")
+    path = Path(given)
+    try:
+        monitoring.check_textfile(path)
+    except OSError as error:
+        _unwritable(path, error)
+    return path
+
+
+def _unwritable(path: Path, error: OSError) -> NoReturn:
+    reach.fail(f"--textfile={printable(str(path))}: {error.strerror}: name a file that can be written")
 
 
 def _finite(*options: tuple[str, float]) -> None:
