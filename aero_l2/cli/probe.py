@@ -7,7 +7,6 @@ import contextlib
 import io
 import itertools
 import math
-import os
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from aero_l2.cli import reach
+from aero_l2.cli.errors import unwritten
 from aero_l2.client import Delivery, InvalidTarget
 from aero_l2.client.errors import printable
 from aero_l2.config.values import BadValue, host_name
@@ -26,7 +26,7 @@ from aero_l2.probe.run import DEFAULT_TIMEOUT_S, Plan, probe
 from aero_l2.probe.targets import CARRIES, BadTarget, ProbeTarget, parse_target
 
 EXIT_UNREAD: Final = 1
-"""Standard output was closed."""
+"""Standard output cannot be written."""
 
 Targets = Annotated[
     list[str] | None,
@@ -104,11 +104,11 @@ def probe_(
         if not nagios:
             raise
         said = " ".join(fault.getvalue().split()).removeprefix("aero-l2: ").replace("|", "/")
-        typer.echo(f"AERO-L2 {monitoring.NAGIOS[monitoring.NAGIOS_UNKNOWN]} - {said}")
+        _print(f"AERO-L2 {monitoring.NAGIOS[monitoring.NAGIOS_UNKNOWN]} - {said}", monitoring.NAGIOS_UNKNOWN)
         raise typer.Exit(monitoring.NAGIOS_UNKNOWN) from None
     if nagios:
         status, line = monitoring.nagios(reports, warn_ms)
-        typer.echo(line)
+        _print(line, monitoring.NAGIOS_UNKNOWN)
     else:
         status = next((report.status for report in reversed(reports) if report.failed), 0)
     raise typer.Exit(status)
@@ -134,12 +134,12 @@ class _Output:
             _print(line)
 
 
-def _print(line: str) -> None:
+def _print(line: str, status: int = EXIT_UNREAD) -> None:
     try:
         typer.echo(line)
-    except BrokenPipeError:  # nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise typer.Exit(EXIT_UNREAD) from None
+    except OSError as error:
+        unwritten(error)
+        raise typer.Exit(status) from None
 
 
 def _runs(plan: Plan, count: int, interval_s: float, output: _Output) -> list[Report]:

@@ -51,3 +51,27 @@ def test_regular_textfile_is_replaced(tmp_path: Path) -> None:
     path.write_text("old")
     assert run("probe", NOBODY, "--textfile", str(path)).returncode == 3
     assert "aero_l2_probe_success" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("probe", NOBODY), 1),
+        (("probe", NOBODY, "--json"), 1),
+        (("probe", NOBODY, "--nagios"), 3),
+        (("probe", "nonsense", "--nagios"), 3),
+        (("--help",), 1),
+        (("--version",), 1),
+        (("probe", "--help"), 1),
+    ],
+)
+def test_standard_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...], status: int) -> None:
+    done = run(*arguments, shell=">/dev/full")
+    assert (done.returncode, done.stderr) == (status, "aero-l2: standard output: No space left on device\n")
+
+
+def test_closed_standard_input_is_said() -> None:
+    done = run("probe", NOBODY, "--token-file", "-", shell="<&-")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--token-file=-: standard input is closed" in done.stderr
+    assert done.stderr.count("\n") == 1
