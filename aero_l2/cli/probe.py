@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 import math
+import signal
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -16,17 +17,18 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from aero_l2.cli import reach
-from aero_l2.cli.errors import unwritten
+from aero_l2.cli.errors import complain, unwritten
 from aero_l2.client import Delivery, InvalidTarget
 from aero_l2.client.errors import printable
 from aero_l2.config.values import BadValue, host_name
 from aero_l2.probe import monitoring
 from aero_l2.probe.report import Report
-from aero_l2.probe.run import DEFAULT_TIMEOUT_S, Plan, probe
+from aero_l2.probe.run import DEFAULT_TIMEOUT_S, Plan, Watch, probe, server_shown
 from aero_l2.probe.targets import CARRIES, BadTarget, ProbeTarget, parse_target
 
 EXIT_UNREAD: Final = 1
 """Standard output cannot be written."""
+EXIT_INTERRUPTED: Final = 130
 
 Targets = Annotated[
     list[str] | None,
@@ -95,6 +97,8 @@ def probe_(
             plan = Plan(
                 reached.target, reached.options, _name(name), _targets(target, seconds), seconds, timeout
             )
+            if warn_ms is not None and not nagios:
+                reach.fail("--warn-ms is for --nagios: give that too, or leave it out")
             if json and nagios:
                 reach.fail("--json and --nagios are both given: leave one out")
             if nagios and not count:
@@ -128,10 +132,17 @@ class _Output:
                 monitoring.write_textfile(self.textfile, monitoring.textfile(report))
             except OSError as error:
                 _unwritable(self.textfile, error)
-        if self.nagios:
-            return
-        for line in [report.as_json()] if self.json else report.lines():
-            _print(line)
+        if self.json:
+            _print(report.as_json())
+        elif not self.nagios:
+            _print(report.last_line)
+
+    def watch(self, plan: Plan) -> Watch:
+        """For a run that begins: in words, each step is printed when it has ended."""
+        if self.json or self.nagios:
+            return Watch()
+        _print(server_shown(plan))
+        return Watch(lambda step: _print(step.line))
 
 
 def _print(line: str, status: int = EXIT_UNREAD) -> None:
@@ -144,18 +155,26 @@ def _print(line: str, status: int = EXIT_UNREAD) -> None:
 
 def _runs(plan: Plan, count: int, interval_s: float, output: _Output) -> list[Report]:
     """Run it so often; the reports, without end only the last ones."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     reports: deque[Report] = deque(maxlen=count or 1)
-    for number in itertools.count(1):
-        began = time.monotonic()
-        try:
-            report = asyncio.run(probe(plan))
-        except InvalidTarget as fault:
-            reach.fail(str(fault))
-        output.write(report)
-        reports.append(report)
-        if number == count:
-            break
-        time.sleep(max(began + interval_s - time.monotonic(), 0))
+    watch = Watch()
+    try:
+        for number in itertools.count(1):
+            began = time.monotonic()
+            watch = output.watch(plan)
+            reports.append(asyncio.run(probe(plan, watch)))
+            watch.doing = None
+            output.write(reports[-1])
+            if number == count:
+                break
+            time.sleep(max(began + interval_s - time.monotonic(), 0))
+    except InvalidTarget as fault:
+        reach.fail(str(fault))
+    except KeyboardInterrupt:
+        complain(f"interrupted at {watch.doing}" if watch.doing else "interrupted between two runs")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     return list(reports)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -75,3 +77,40 @@ def test_closed_standard_input_is_said() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "--token-file=-: standard input is closed" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_warn_ms_without_nagios_is_refused() -> None:
+    done = run("probe", NOBODY, "--warn-ms", "5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "aero-l2: --warn-ms is for --nagios: give that too, or leave it out\n"
+
+
+@pytest.mark.parametrize("as_", ["lines", "nagios"])
+def test_ctrl_c_says_what_was_interrupted(as_: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/l2"
+        arguments = [*PROGRAM, "probe", url, *(["--nagios"] if as_ == "nagios" else [])]
+        pipe = subprocess.PIPE
+        with (
+            subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True) as program,
+            silent.accept()[0] as connection,
+        ):
+            connection.settimeout(60)
+            assert connection.recv(1)
+            program.send_signal(signal.SIGINT)
+            said = program.communicate(timeout=60)
+    if as_ == "nagios":
+        assert (program.returncode, *said) == (3, "AERO-L2 UNKNOWN - interrupted at open\n", "")
+    else:
+        assert (program.returncode, *said) == (130, f"{url}\n", "aero-l2: interrupted at open\n")
+
+
+def test_first_run_is_printed_before_the_second_begins() -> None:
+    arguments = [*PROGRAM, "probe", NOBODY, "--count", "2", "--interval", "600"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert [program.stdout.readline().split()[0] for _ in range(3)] == [NOBODY, "FAILED", "FAILED"]
+        program.send_signal(signal.SIGINT)
+        said = program.communicate(timeout=60)
+    assert (program.returncode, *said) == (130, "", "aero-l2: interrupted between two runs\n")
