@@ -11,6 +11,7 @@ import signal
 import time
 from collections import deque
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -216,6 +217,8 @@ def _finite(*options: tuple[str, float]) -> None:
 def _name(given: str | None) -> str | None:
     if given is None:
         return None
+    with contextlib.suppress(ValueError):
+        reach.fail(f"--name {ip_address(given.strip().strip('[]'))} is an address, not a name: give a name")
     try:
         return host_name(given)
     except BadValue as fault:

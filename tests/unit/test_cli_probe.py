@@ -114,3 +114,10 @@ def test_first_run_is_printed_before_the_second_begins() -> None:
         program.send_signal(signal.SIGINT)
         said = program.communicate(timeout=60)
     assert (program.returncode, *said) == (130, "", "aero-l2: interrupted between two runs\n")
+
+
+@pytest.mark.parametrize("name", ["1.2.3.4", "::1", "[::1]"])
+def test_name_that_is_an_address_is_refused(name: str) -> None:
+    done = run("probe", NOBODY, "--name", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"aero-l2: --name {name.strip('[]')} is an address, not a name: give a name\n"

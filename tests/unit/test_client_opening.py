@@ -68,6 +68,33 @@ async def test_headers_that_come_twice_are_survived() -> None:
         assert (await opened(server.url)).retry_after_s == 7.0
 
 
+async def test_401_without_a_credential_says_so() -> None:
+    async with serving(answers("401 No", b"missing token"), handshake=False) as server:
+        without = await opened(server.url)
+        given = [
+            await opened(server.url, replace(OPTIONS, credential=Credential(CANARY))),
+            await opened(f"{server.url}?token={CANARY}"),
+        ]
+    assert isinstance(without, CredentialRefused)
+    assert without.is_without_credential
+    assert str(without).endswith(": no credential was sent")
+    for refused in given:
+        assert isinstance(refused, CredentialRefused)
+        assert not refused.is_without_credential
+        assert "no credential" not in str(refused)
+
+
+async def test_http_1_0_is_one_question() -> None:
+    async def script(peer: Peer) -> None:
+        peer.send(b"HTTP/1.0 200 OK\r\n\r\n")
+
+    async with serving(script, handshake=False) as server:
+        refused = await opened(server.url)
+    assert isinstance(refused, NotATunnel)
+    assert "does not answer as HTTP/1.1" in str(refused)
+    assert str(refused).count("?") == 1
+
+
 async def test_body_is_one_printable_line() -> None:
     body = b"\x1b[31mno\r\n\xff" + b"y" * 900_000
     async with serving(answers("401 No", body), handshake=False) as server:
