@@ -54,6 +54,7 @@ def run() -> NoReturn:
         status = app(prog_name=NAME, standalone_mode=False)
     except TyperException as error:
         if message := " ".join(error.format_message().split()).removesuffix("."):
+            message = message.replace(": Value error, ", ": ")
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else NAME
             complain(f"{message[0].lower()}{message[1:]} (see {command} --help)")
