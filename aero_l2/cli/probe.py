@@ -7,25 +7,29 @@ import contextlib
 import io
 import itertools
 import math
-import os
+import signal
 import time
 from collections import deque
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from aero_l2.cli import reach
+from aero_l2.cli.errors import complain, unwritten
 from aero_l2.client import Delivery, InvalidTarget
+from aero_l2.client.errors import printable
 from aero_l2.config.values import BadValue, host_name
 from aero_l2.probe import monitoring
 from aero_l2.probe.report import Report
-from aero_l2.probe.run import DEFAULT_TIMEOUT_S, Plan, probe
+from aero_l2.probe.run import DEFAULT_TIMEOUT_S, Plan, Watch, probe, server_shown
 from aero_l2.probe.targets import CARRIES, BadTarget, ProbeTarget, parse_target
 
 EXIT_UNREAD: Final = 1
-"""Standard output was closed."""
+"""Standard output cannot be written."""
+EXIT_INTERRUPTED: Final = 130
 
 Targets = Annotated[
     list[str] | None,
@@ -56,7 +60,7 @@ WarnMs = Annotated[
     float | None, typer.Option(metavar="MS", min=0, help="With --nagios: WARNING if a run takes longer.")
 ]
 Textfile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="FILE", help="Write each run there for Prometheus' textfile collector (….prom)."),
 ]
 
@@ -94,20 +98,22 @@ def probe_(
             plan = Plan(
                 reached.target, reached.options, _name(name), _targets(target, seconds), seconds, timeout
             )
+            if warn_ms is not None and not nagios:
+                reach.fail("--warn-ms is for --nagios: give that too, or leave it out")
             if json and nagios:
                 reach.fail("--json and --nagios are both given: leave one out")
             if nagios and not count:
                 reach.fail("--nagios says one thing at the end, and --count 0 has none: leave one out")
-            reports = _runs(plan, count, interval, _Output(json, nagios, textfile))
+            reports = _runs(plan, count, interval, _Output(json, nagios, _textfile(textfile)))
     except typer.Exit:
         if not nagios:
             raise
         said = " ".join(fault.getvalue().split()).removeprefix("aero-l2: ").replace("|", "/")
-        typer.echo(f"AERO-L2 {monitoring.NAGIOS[monitoring.NAGIOS_UNKNOWN]} - {said}")
+        _print(f"AERO-L2 {monitoring.NAGIOS[monitoring.NAGIOS_UNKNOWN]} - {said}", monitoring.NAGIOS_UNKNOWN)
         raise typer.Exit(monitoring.NAGIOS_UNKNOWN) from None
     if nagios:
         status, line = monitoring.nagios(reports, warn_ms)
-        typer.echo(line)
+        _print(line, monitoring.NAGIOS_UNKNOWN)
     else:
         status = next((report.status for report in reversed(reports) if report.failed), 0)
     raise typer.Exit(status)
@@ -126,35 +132,50 @@ class _Output:
             try:
                 monitoring.write_textfile(self.textfile, monitoring.textfile(report))
             except OSError as error:
-                reach.fail(f"--textfile={self.textfile}: {error.strerror}: name a file that can be written")
-        if self.nagios:
-            return
-        for line in [report.as_json()] if self.json else report.lines():
-            _print(line)
+                _unwritable(self.textfile, error)
+        if self.json:
+            _print(report.as_json())
+        elif not self.nagios:
+            _print(report.last_line)
+
+    def watch(self, plan: Plan) -> Watch:
+        """For a run that begins: in words, each step is printed when it has ended."""
+        if self.json or self.nagios:
+            return Watch()
+        _print(server_shown(plan))
+        return Watch(lambda step: _print(step.line))
 
 
-def _print(line: str) -> None:
+def _print(line: str, status: int = EXIT_UNREAD) -> None:
     try:
         typer.echo(line)
-    except BrokenPipeError:  # nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise typer.Exit(EXIT_UNREAD) from None
+    except OSError as error:
+        unwritten(error)
+        raise typer.Exit(status) from None
 
 
 def _runs(plan: Plan, count: int, interval_s: float, output: _Output) -> list[Report]:
     """Run it so often; the reports, without end only the last ones."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     reports: deque[Report] = deque(maxlen=count or 1)
-    for number in itertools.count(1):
-        began = time.monotonic()
-        try:
-            report = asyncio.run(probe(plan))
-        except InvalidTarget as fault:
-            reach.fail(str(fault))
-        output.write(report)
-        reports.append(report)
-        if number == count:
-            break
-        time.sleep(max(began + interval_s - time.monotonic(), 0))
+    watch = Watch()
+    try:
+        for number in itertools.count(1):
+            began = time.monotonic()
+            watch = output.watch(plan)
+            reports.append(asyncio.run(probe(plan, watch)))
+            watch.doing = None
+            output.write(reports[-1])
+            if number == count:
+                break
+            time.sleep(max(began + interval_s - time.monotonic(), 0))
+    except InvalidTarget as fault:
+        reach.fail(str(fault))
+    except KeyboardInterrupt:
+        complain(f"interrupted at {watch.doing}" if watch.doing else "interrupted between two runs")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     return list(reports)
 
 
@@ -170,6 +191,23 @@ def _targets(given: list[str] | None, seconds: float) -> tuple[ProbeTarget, ...]
     return targets
 
 
+def _textfile(given: str | None) -> Path | None:
+    if given is None:
+        return None
+    if given.strip() in ("", "-"):
+        reach.fail("--textfile is a file that is replaced after each run: give its name")
+    path = Path(given)
+    try:
+        monitoring.check_textfile(path)
+    except OSError as error:
+        _unwritable(path, error)
+    return path
+
+
+def _unwritable(path: Path, error: OSError) -> NoReturn:
+    reach.fail(f"--textfile={printable(str(path))}: {error.strerror}: name a file that can be written")
+
+
 def _finite(*options: tuple[str, float]) -> None:
     for option, value in options:
         if not math.isfinite(value):  # nan is in every range
@@ -179,6 +217,8 @@ def _finite(*options: tuple[str, float]) -> None:
 def _name(given: str | None) -> str | None:
     if given is None:
         return None
+    with contextlib.suppress(ValueError):
+        reach.fail(f"--name {ip_address(given.strip().strip('[]'))} is an address, not a name: give a name")
     try:
         return host_name(given)
     except BadValue as fault:

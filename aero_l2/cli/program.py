@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 from aero_l2 import __version__
 from aero_l2.cli import policy, token
 from aero_l2.cli.connect import connect
-from aero_l2.cli.errors import EXIT_USAGE, complain
+from aero_l2.cli.errors import EXIT_UNWRITTEN, EXIT_USAGE, complain, unwritten
 from aero_l2.cli.probe import probe_
 from aero_l2.cli.serve import serve
 from aero_l2.cli.settings import settings
@@ -54,8 +54,26 @@ def run() -> NoReturn:
         status = app(prog_name=NAME, standalone_mode=False)
     except TyperException as error:
         if message := " ".join(error.format_message().split()).removesuffix("."):
+            message = message.replace(": Value error, ", ": ")
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else NAME
             complain(f"{message[0].lower()}{message[1:]} (see {command} --help)")
         status = EXIT_USAGE
+    except OSError:
+        if not _loses_output():
+            raise
+        status = EXIT_UNWRITTEN
+    if _loses_output():
+        status = status or EXIT_UNWRITTEN
     sys.exit(status)
+
+
+def _loses_output() -> bool:
+    """Whether standard output cannot be written, which is said."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        unwritten(error)
+        return True
+    return False

@@ -105,6 +105,8 @@ def _read(path: str, source: str) -> str:
     named = f"{source}={printable(path)}"
     try:
         if path == "-":
+            if sys.stdin is None:
+                fail(f"{named}: standard input is closed: give the credential there, or name a file")
             content = sys.stdin.buffer.read(MAX_TOKEN_BYTES + 1)
         else:
             with Path(path).open("rb") as file:

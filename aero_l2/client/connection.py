@@ -13,6 +13,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.frames import BINARY, CONT, TEXT, Frame
 from websockets.protocol import CLOSED, CLOSING, OPEN, Event
 
+_HTTP: Final = b"HTTP/1."
+_NO_STATUS_LINE: Final = b"?\r\n"
+"""For websockets' parser, which would wait for the end of a line that may never come."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """For everything at the end: what is queued, both close frames, the end of the TCP connection."""
 MAX_UNREAD_REPLIES: Final = 256 * 1024
@@ -45,6 +48,7 @@ class Connection(ClientConnection):
     def __init__(self, receiver: Receiver, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._receiver = receiver
+        self._begin = b""
         self._fragments: bytearray | None = None
         self._unread_replies = 0
         self._is_over = False
@@ -62,7 +66,14 @@ class Connection(ClientConnection):
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes of the server."""
         before = self.transport.get_write_buffer_size()
+        if len(self._begin) < len(_HTTP):
+            self._begin += data[: len(_HTTP) - len(self._begin)]
+            if not _HTTP.startswith(self._begin):
+                data = _NO_STATUS_LINE
         super().data_received(data)
+        if self.protocol.handshake_exc is not None:
+            self.transport.abort()  # websockets would wait for the server to end the connection
+            return
         if self.protocol.state is CLOSING or self.protocol.state is CLOSED:
             self._on_closing()
         elif self.paused:

@@ -90,13 +90,25 @@ class Refused(ClientError):
         self.body = printable(body)
         self.retry_after_s = retry_after_s
         answer = ": ".join(part for part in (f"HTTP {status}" if status else "", self.body) if part)
-        super().__init__(f"{answer} ({self.hint})")
+        super().__init__(f"{answer} ({self.hint})" if status else answer)
 
 
 class CredentialRefused(Refused):
-    """401: no credential, a wrong or an expired one, or one delivered in a way the server does not read."""
+    """401: no credential, a wrong or an expired one, or one delivered in a way the server does not read.
+
+    is_without_credential: none was sent.
+    """
 
     hint = "give the credential that AERO_L2_AUTH_MODE of the server asks for"
+    is_without_credential = False
+
+    @classmethod
+    def of_none(cls, body: str, retry_after_s: float | None) -> CredentialRefused:
+        """Where none was sent."""
+        error = cls(401, body, retry_after_s)
+        error.is_without_credential = True
+        error.args = (f"{error}: no credential was sent",)
+        return error
 
 
 class OriginRefused(Refused):

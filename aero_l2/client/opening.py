@@ -34,6 +34,7 @@ from aero_l2.client.address import Credential, InvalidTarget, Target, public
 from aero_l2.client.connection import Connection
 from aero_l2.client.errors import (
     ClientError,
+    CredentialRefused,
     NotATunnel,
     OpenTimeout,
     ProxyFailed,
@@ -51,7 +52,7 @@ _LOGGER: Final = logging.getLogger("aero_l2.client.websockets")
 _LOGGER.setLevel(logging.CRITICAL + 1)
 
 _NO_HTTP: Final = (
-    "what answers there does not speak HTTP: is it the right port, and ws or wss as it should be?"
+    "what is there does not answer as HTTP/1.1 (is it the right port, and ws or wss as it should be?)"
 )
 _HOPELESS_PROXY_STATUSES: Final = range(400, 500)
 
@@ -138,7 +139,10 @@ def _fault(error: Exception, target: Target, options: Options) -> ClientError:
     where = target.display
     match error:
         case InvalidStatus():
-            return _refusal(error.response, target)
+            refused = _refusal(error.response, target)
+            if isinstance(refused, CredentialRefused) and not target.secrets:
+                return CredentialRefused.of_none(refused.body, refused.retry_after_s)
+            return refused
         case ProxyError() | InvalidProxy() | ImportError():
             return _proxy_fault(error, where)
         case TimeoutError():

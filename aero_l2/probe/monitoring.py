@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,8 +79,19 @@ def textfile(report: Report) -> bytes:
     return generate_latest(registry)
 
 
+def check_textfile(path: Path) -> None:
+    """Raises OSError where something else than a regular file is in its place: it is not to be replaced."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
 def write_textfile(path: Path, content: bytes) -> None:
     """Replace a file whole: whoever reads it sees the old one or the new one. Raises OSError."""
+    check_textfile(path)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

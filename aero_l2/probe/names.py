@@ -59,9 +59,7 @@ def read_answer(reply: Message, server: str) -> Answer:
     code = reply.rcode()
     if code not in _ANSWERED:
         said = dns.rcode.to_text(code)
-        hint = (
-            " (it cannot reach the resolvers that it asks: AERO_L2_DNS_SERVERS)" if said == "SERVFAIL" else ""
-        )
+        hint = " (its resolvers fail or cannot be reached: AERO_L2_DNS_SERVERS)" if said == "SERVFAIL" else ""
         raise StepFailed(Kind.DNS, f"the DNS server {server} answers {said}{hint}", {"rcode": said})
     found = [
         IPv4Address(record.address)

@@ -91,4 +91,7 @@ def of_client_error(error: ClientError) -> StepFailed:
     elif isinstance(error, TunnelClosed):
         code = error.error.code if error.error is not None else None
         facts = {"close_code": error.close_code, "close_reason": error.reason, "error_code": code}
-    return StepFailed(kind, str(error), facts)
+    text = str(error)
+    if isinstance(error, CredentialRefused) and error.is_without_credential:
+        text += ": AERO_L2_CLIENT_TOKEN or --token-file gives one"
+    return StepFailed(kind, text, facts)

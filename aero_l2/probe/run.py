@@ -57,9 +57,18 @@ class Plan:
 
 
 @dataclass(slots=True)
+class Watch:
+    """What a run tells while it goes on: each step when it has ended, and the name of the one under way."""
+
+    on_step: Callable[[Step], None] = lambda step: None
+    doing: str | None = None
+
+
+@dataclass(slots=True)
 class _Run:
     plan: Plan
     report: Report
+    watch: Watch
     clock: Callable[[], float] = time.monotonic
     began: float = field(default_factory=time.monotonic)
 
@@ -73,6 +82,7 @@ class _Run:
     ) -> T:
         """Do a step and note it. Raises StepFailed once it is noted."""
         began = self.clock()
+        self.watch.doing = name
         try:
             async with asyncio.timeout(self.plan.timeout_s if timeout_s is None else timeout_s):
                 value, done = await work
@@ -95,17 +105,24 @@ class _Run:
     ) -> None:
         hide = self.plan.redact
         shown = {fact: hide(value) if isinstance(value, str) else value for fact, value in facts.items()}
-        self.report.steps.append(Step(name, target, self.clock() - began, hide(text), shown, kind))
+        ended = Step(name, target, self.clock() - began, hide(text), shown, kind)
+        self.report.steps.append(ended)
         self.report.duration_s = self.clock() - self.began
+        self.watch.on_step(ended)
 
     def late(self, kind: Kind, text: str) -> Callable[[], StepFailed]:
         """The failure of a step whose time is up."""
         return lambda: StepFailed(kind, f"{text} within {self.plan.timeout_s:g} s")
 
 
-async def probe(plan: Plan) -> Report:
+def server_shown(plan: Plan) -> str:
+    """The server as reports name it."""
+    return printable(plan.server.display)
+
+
+async def probe(plan: Plan, watch: Watch | None = None) -> Report:
     """Run it. Raises InvalidTarget where the options cannot be used."""
-    run = _Run(plan, Report(printable(plan.server.display), time.time()))
+    run = _Run(plan, Report(server_shown(plan), time.time()), watch or Watch())
     with contextlib.suppress(StepFailed):  # it is noted
         async with contextlib.AsyncExitStack() as stack:
             await _through(run, await _open(run, stack))

@@ -100,7 +100,7 @@ def test_origin_is_settable() -> None:
         (("wss://h", "--ca-file", "/nowhere"), "cannot read certificates from /nowhere"),
         (("ws://h", "--open-timeout", "nan"), "--open-timeout"),
         (("ws://h", "--open-timeout", "0"), "'--open-timeout'"),
-        (("ws://h", "--deliver", "pigeon"), "'--deliver'"),
+        (("ws://h", "--deliver", "pigeon"), "'--deliver': 'pigeon' is not one of"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_status_2(arguments: tuple[str, ...], says: str) -> None:

@@ -68,6 +68,33 @@ async def test_headers_that_come_twice_are_survived() -> None:
         assert (await opened(server.url)).retry_after_s == 7.0
 
 
+async def test_401_without_a_credential_says_so() -> None:
+    async with serving(answers("401 No", b"missing token"), handshake=False) as server:
+        without = await opened(server.url)
+        given = [
+            await opened(server.url, replace(OPTIONS, credential=Credential(CANARY))),
+            await opened(f"{server.url}?token={CANARY}"),
+        ]
+    assert isinstance(without, CredentialRefused)
+    assert without.is_without_credential
+    assert str(without).endswith(": no credential was sent")
+    for refused in given:
+        assert isinstance(refused, CredentialRefused)
+        assert not refused.is_without_credential
+        assert "no credential" not in str(refused)
+
+
+async def test_http_1_0_is_one_question() -> None:
+    async def script(peer: Peer) -> None:
+        peer.send(b"HTTP/1.0 200 OK\r\n\r\n")
+
+    async with serving(script, handshake=False) as server:
+        refused = await opened(server.url)
+    assert isinstance(refused, NotATunnel)
+    assert "does not answer as HTTP/1.1" in str(refused)
+    assert str(refused).count("?") == 1
+
+
 async def test_body_is_one_printable_line() -> None:
     body = b"\x1b[31mno\r\n\xff" + b"y" * 900_000
     async with serving(answers("401 No", body), handshake=False) as server:
@@ -346,3 +373,33 @@ async def test_nothing_is_logged_even_where_everything_is(caplog: pytest.LogCapt
             refused = await opened(server.url, replace(OPTIONS, credential=Credential(CANARY, delivery)))
             assert str(refused).startswith("HTTP 401: *** (")
     assert CANARY not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\0\0\0",
+        b"220 mail",
+        b"HTTP/1.0 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nno header\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: wrong\r\n\r\n",
+        b"HTTP/1.1 401 No\r\n\r\n" + b"x" * 2_000_000,
+    ],
+)
+async def test_what_is_no_tunnel_is_said_at_once_though_the_connection_stays_open(said: bytes) -> None:
+    """The server neither closes nor reads on: only this side can end it."""
+    over = asyncio.Event()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        await over.wait()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        refused = await opened(f"ws://127.0.0.1:{port}", replace(OPTIONS, open_timeout_s=60))
+        over.set()
+    assert isinstance(refused, NotATunnel)
+    assert not refused.retryable

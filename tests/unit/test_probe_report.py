@@ -76,6 +76,11 @@ def test_every_error_of_the_client_has_its_kind(error: ClientError, kind: Kind) 
     assert json.dumps(dict(failure.facts))
 
 
+def test_401_without_a_credential_names_the_options() -> None:
+    failure = of_client_error(CredentialRefused.of_none("missing token", None))
+    assert failure.reason.endswith("no credential was sent: AERO_L2_CLIENT_TOKEN or --token-file gives one")
+
+
 def test_lines_are_aligned_and_end_with_what_it_comes_to() -> None:
     lines = list(report(Kind.REFUSED, "no").lines())
     assert lines == [
@@ -127,7 +132,7 @@ def test_textfile_is_replaced_whole_and_readable_by_all(tmp_path: Path) -> None:
 
 def test_textfile_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "probe.prom").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(OSError, match="not a regular file"):
         monitoring.write_textfile(tmp_path / "probe.prom", b"x")
     assert os.listdir(tmp_path) == ["probe.prom"]
 

@@ -17,7 +17,7 @@ from support.lan import Lan, playing
 from aero_l2.client import Credential, Delivery, Options, Target
 from aero_l2.probe.outcome import Kind
 from aero_l2.probe.report import Report
-from aero_l2.probe.run import Plan, probe
+from aero_l2.probe.run import Plan, Watch, probe
 from aero_l2.probe.targets import parse_target
 
 SECRET = "canary-0123456789-secret"
@@ -62,6 +62,15 @@ def servfail(reply: dns.message.Message) -> bytes:
 def nxdomain(reply: dns.message.Message) -> bytes:
     reply.set_rcode(dns.rcode.NXDOMAIN)
     return reply.to_wire()
+
+
+async def test_step_is_told_when_it_has_ended_and_not_at_the_end() -> None:
+    told: list[tuple[str, str | None]] = []
+    watch = Watch(lambda step: told.append((step.name, watch.doing)))
+    async with playing(Lan()) as lan:
+        report = await probe(Plan(Target.of(lan.url), Options(proxy=False)), watch)
+    assert told == [(step.name, step.name) for step in report.steps]
+    assert len(told) == 7
 
 
 async def test_all_steps_in_order_with_their_times() -> None:
@@ -206,7 +215,7 @@ async def test_servfail_fails_also_for_the_default_name() -> None:
     async with playing(Lan(dns_reply=servfail)) as lan:
         step, kind, text = failure(await run(lan.url))
     assert (step, kind) == ("dns", Kind.DNS)
-    assert "SERVFAIL" in text
+    assert "SERVFAIL (its resolvers fail or cannot be reached" in text
 
 
 async def test_nxdomain_is_an_answer_for_the_default_name_and_a_failure_for_a_given_one() -> None:
