@@ -110,9 +110,7 @@ class Target:
 
 def _split(url: str) -> tuple[SplitResult, str, str]:
     """An address, its scheme (ws or wss), and its ``host[:port]`` in ASCII."""
-    like = (
-        f"not an address: {public(url)} (ws:// or wss:// in front, ports up to 65535: wss://lab.example/l2)"
-    )
+    like = f"not an address: {public(url)} (ws:// or wss:// in front, ports up to 65535, like wss://lab.example/l2)"
     if not url.isprintable() or " " in url:
         raise InvalidTarget(like)
     try:
