@@ -111,7 +111,7 @@ def connect(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="A server that answers no WebSocket ping for so long is lost; 0: never.",
+            help="A server that says nothing for so long is lost; 0: never.",
         ),
     ] = Options().keepalive_s,
     report: Annotated[
