@@ -80,13 +80,16 @@ def textfile(report: Report) -> bytes:
 
 
 def check_textfile(path: Path) -> None:
-    """Raises OSError where something else than a regular file is in its place: it is not to be replaced."""
+    """Whether `write_textfile` may replace it, or make it: a regular file, no link. Raises OSError."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        return
+        mode = stat.S_IFREG
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file")
+    os.stat(path.parent)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def write_textfile(path: Path, content: bytes) -> None:
