@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support.ns import Namespace
 from support.proxy import USER_ID, RunAs
-from support.stage import make_tun, private_mounts
+from support.stage import devices_of, make_tun, private_mounts
 from support.wait import wait_until
 
 PROGRAM = str(Path(__file__).resolve().parents[2] / ".venv/bin/aero-l2")
@@ -156,5 +156,5 @@ def client(where: Namespace, resolv_conf: Path, tun_mode: int | None = 0o666) ->
     """A machine to run it on. tun_mode: of /dev/net/tun, None if it has none."""
     with private_mounts(resolv_conf) as mounts:
         if tun_mode is not None:
-            make_tun(Path(f"/proc/{mounts}/root/dev/net"), tun_mode)
+            make_tun(devices_of(mounts), tun_mode)
         yield Client(where, mounts)

@@ -19,7 +19,7 @@ from typing import Literal
 
 from support import addresses as at
 from support import procfs
-from support.stage import make_tun, private_mounts, private_programs
+from support.stage import devices_of, make_tun, private_mounts, private_programs
 from support.tunnel import RawTunnel, Tunnel
 from support.wait import wait_until
 from support.world import World
@@ -246,7 +246,7 @@ def run_proxy(
             **(env or {}),
         }
         default_mode = 0o600 if run_as == "root" else 0o666
-        devices = Path("/proc", str(mounts), "root", "dev/net")
+        devices = devices_of(mounts)
         make_tun(devices, default_mode if tun_mode is None else tun_mode)
         process = subprocess.Popen(
             _command(world, mounts, run_as, settings, options),

@@ -68,6 +68,11 @@ def copy_program(name: str, directory: Path) -> None:
     shutil.copy(installed(name), directory / name)
 
 
+def devices_of(mounts: int) -> Path:
+    """/dev/net of the mount namespace that process ``mounts`` holds, as seen from the machine."""
+    return Path("/proc", str(mounts), "root", "dev/net")
+
+
 def make_tun(devices: Path, mode: int) -> None:
     """Make the device node ``tun`` in a proxy's /dev/net."""
     os.mknod(devices / "tun", stat.S_IFCHR, _TUN)
