@@ -20,19 +20,8 @@ from typing import NoReturn
 
 from netns import users
 from netns.errors import LaunchError
-from netns.syscalls import (
-    SECUREBITS_LOCKED,
-    Capability,
-    Mount,
-    Namespace,
-    Prctl,
-    drop_bounding_set,
-    mount,
-    prctl,
-    set_capabilities,
-    set_process_name,
-    unshare,
-)
+from netns.syscalls import Capability, Prctl, drop_bounding_set, prctl, set_capabilities, set_process_name
+from netns.userns import enter_user_namespace, give_up_capabilities
 
 NETD_CAPABILITIES = (
     Capability.SETPCAP,
@@ -197,9 +186,7 @@ def _spawn(
         for fd in descriptors:
             os.set_inheritable(fd, True)
         if not capabilities:
-            drop_bounding_set()
-            prctl(Prctl.SET_SECUREBITS, SECUREBITS_LOCKED)
-            set_capabilities()
+            give_up_capabilities()
         os.execve(command[0], list(command), environment)
     except OSError as error:
         _say(f"cannot start {command[0]}: {error}")
@@ -228,12 +215,9 @@ def enter_namespaces() -> None:
 
     Raises LaunchError with the sysctl or setting to change.
     """
-    uid, gid = os.geteuid(), os.getegid()
+    uid = os.geteuid()
     try:
-        unshare(Namespace.USER | Namespace.MOUNT)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            _write(f"/proc/self/{name}", text)
-        mount("none", "/", "", Mount.REC | Mount.SLAVE)
+        enter_user_namespace(0, 0)
         drop_bounding_set(NETD_CAPABILITIES)
         set_capabilities(NETD_CAPABILITIES)
         prctl(Prctl.SET_NO_NEW_PRIVS, 1)
@@ -244,15 +228,6 @@ def enter_namespaces() -> None:
             "user.max_user_namespaces, kernel.unprivileged_userns_clone and "
             "kernel.apparmor_restrict_unprivileged_userns, and in a container its seccomp profile"
         ) from error
-
-
-def _write(path: str, text: str) -> None:
-    """Write at once; the kernel reports some refusals only at the close."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 def _ending(status: int) -> str:

@@ -26,18 +26,8 @@ from aero_l2.attach.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_OWN_
 from aero_l2.attach.tapdevice import open_tap
 from aero_l2.attach.words import GO, READY
 from netns.netlink import attribute
-from netns.syscalls import (
-    SECUREBITS_LOCKED,
-    Mount,
-    Namespace,
-    Prctl,
-    drop_bounding_set,
-    mount,
-    prctl,
-    set_capabilities,
-    umount,
-    unshare,
-)
+from netns.syscalls import Mount, Namespace, Prctl, mount, prctl, umount
+from netns.userns import enter_user_namespace, give_up_capabilities, write_at_once
 
 TAP: Final = "tap0"
 GATEWAY: Final = "10.0.2.2"
@@ -87,13 +77,8 @@ def own_nsswitch(text: str) -> str:
 
 
 def _enter() -> None:
-    user, group = os.geteuid(), os.getegid()
     try:
-        unshare(Namespace.USER | Namespace.NET | Namespace.MOUNT)
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{user} {user} 1")
-        _write("/proc/self/gid_map", f"{group} {group} 1")
-        mount("none", "/", "", Mount.REC | Mount.SLAVE)
+        enter_user_namespace(os.geteuid(), os.getegid(), Namespace.NET)
     except OSError as error:
         raise NoNamespace(why_no_namespace(error)) from None
 
@@ -111,7 +96,7 @@ def _configure() -> None:
     except (NetlinkError, OSError) as error:
         raise NoNamespace(f"cannot set up the network of the command: {error}") from None
     with contextlib.suppress(OSError):  # ping works without it as root
-        _write("/proc/sys/net/ipv4/ping_group_range", f"{os.getegid()} {os.getegid()}")
+        write_at_once("/proc/sys/net/ipv4/ping_group_range", f"{os.getegid()} {os.getegid()}")
 
 
 def _cover() -> None:
@@ -140,18 +125,8 @@ def _cover() -> None:
 
 def _give_up_privileges() -> None:
     """No capability, and none to be had by any program."""
-    drop_bounding_set()
-    prctl(Prctl.SET_SECUREBITS, SECUREBITS_LOCKED)
-    set_capabilities()
+    give_up_capabilities()
     prctl(Prctl.SET_NO_NEW_PRIVS, 1)
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 def _become(command: list[str]) -> NoReturn:
