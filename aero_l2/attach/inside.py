@@ -11,6 +11,7 @@ this is good for and what not.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -130,11 +131,20 @@ def _give_up_privileges() -> None:
 
 
 def _become(command: list[str]) -> NoReturn:
-    """Run the command with signals as whoever called us had them. Raises OSError."""
+    """Run the command with signals as whoever called us had them. Raises OSError.
+
+    A folder on the PATH that we may not search does not count, as in a shell: execvp(3) would say EACCES.
+    """
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTOU):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.execvp(command[0], command)
+    try:
+        os.execvp(command[0], command)
+    except PermissionError:
+        name = command[0]
+        if "/" in name or any(os.path.lexists(os.path.join(folder, name)) for folder in os.get_exec_path()):
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
 
 def main() -> NoReturn:

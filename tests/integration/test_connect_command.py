@@ -145,6 +145,22 @@ def test_its_exit_status_is_ours(lan: Proxy, desk: Client, command: tuple[str, .
     assert done.stderr.count("\n") == (1 if status in (126, 127) else 0)
 
 
+@pytest.mark.parametrize(("there", "status"), [(False, 127), (True, 126)])
+def test_a_folder_it_may_not_search_does_not_count(
+    lan: Proxy, desk: Client, tmp_path: Path, there: bool, status: int
+) -> None:
+    closed, opened = tmp_path / "closed", tmp_path / "open"
+    closed.mkdir(0o700)
+    opened.mkdir()
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    if there:
+        (opened / "nonesuch").touch(0o644)
+    path = f"{closed}:{opened}:{os.environ['PATH']}"
+    done = desk.run(lan.url, "--", "nonesuch", env={"PATH": path})
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_that_is_sent_to_us_reaches_it(lan: Proxy, desk: Client, number: signal.Signals) -> None:
     name = number.name.removeprefix("SIG")
