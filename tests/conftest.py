@@ -32,6 +32,15 @@ def _proxy_as(item: pytest.Item) -> str | None:
     return callspec.params.get("proxy_as") if callspec is not None else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def reachable_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let an ordinary user through to the temporary folders: pytest, and each worker, closes its own."""
+    base = tmp_path_factory.getbasetemp()
+    for folder in (base, *base.parents):
+        if folder.owner() == "root" and folder.name.startswith(("pytest-", "popen-")):
+            folder.chmod(0o755)
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Host, internet and a third machine; needs root."""
@@ -73,6 +82,5 @@ def outside(tmp_path: Path) -> Path:
     file = tmp_path / "owned-by-root"
     file.write_text("untouched\n")
     file.chmod(0o644)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+    tmp_path.chmod(0o755)
     return file

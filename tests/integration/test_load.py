@@ -12,7 +12,7 @@ from support.load import Attack, Held, load
 from support.proxy import Proxy, run_proxy
 from support.world import World
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 _P99_MS = 5 * 20
 _SECONDS = 1.0

@@ -78,6 +78,7 @@ async def hostile(proxy: Proxy) -> AsyncIterator[list[RawGuest]]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_guests_that_fake_a_subnet_starve_neither_host_nor_other_tunnels(
     proxy: Proxy, hostile: list[RawGuest]
 ) -> None:

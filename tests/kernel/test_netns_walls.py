@@ -23,8 +23,7 @@ def owned_by_root(tmp_path: Path) -> Path:
     """A file of root's that anyone may find and read."""
     file = tmp_path / "owned-by-root"
     file.write_text("untouched")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    tmp_path.chmod(0o755)
     return file
 
 

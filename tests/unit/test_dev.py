@@ -231,8 +231,44 @@ def test_service_user_of_an_ordinary_user_has_no_effect_and_that_is_said(checkou
         assert "has no effect" not in checkout.dev("run", AERO_L2_USER=user).stderr
 
 
-def test_fast_tests_leave_out_slow_ones_and_the_second_way_to_start(checkout: Checkout) -> None:
+@pytest.fixture
+def tested(checkout: Checkout) -> Checkout:
+    """A checkout whose tests only say how they are called; the calls that match $FAILING fail."""
     executable(checkout.tools / "sudo", 'while [ "$1" != unshare ]; do shift; done; exec "$@"')
-    done = checkout.dev("test", "--fast", "-k", "dhcp", AERO_L2_USER="proxy")
-    assert done.returncode == 0, done.stderr
-    assert "-m pytest -m not slow --proxy-as=root -k dhcp" in done.stdout
+    executable(checkout.tools / "unshare", 'shift 2; exec "$@"')
+    executable(checkout.tools / "ip", "true")
+    executable(checkout.tools / "nproc", "echo 3")
+    executable(
+        checkout.root / ".venv/bin/python",
+        '[ "$2" != pytest ] || echo "$*"; case "$*" in ${FAILING:-none}) exit 1 ;; esac',
+    )
+    return checkout
+
+
+PICKED, ALL_FAST, ALL = ("-k", "dhcp"), "-m pytest --proxy-as=root", "-m pytest"
+BESIDE = "-p no:cacheprovider --numprocesses=6 --dist=loadfile --no-loadscope-reorder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        ((), [f"{ALL} {BESIDE} -m not alone", f"{ALL} -p no:cacheprovider -m alone"]),
+        (("--fast",), [f"{ALL_FAST} {BESIDE} -m not slow and not alone"]),
+        (PICKED, [f"{ALL} -k dhcp -p no:cacheprovider"]),
+        (
+            ("--fast", *PICKED),
+            [f"{ALL_FAST} -m not slow and not alone -k dhcp -p no:cacheprovider"],
+        ),
+    ],
+)
+def test_tests_run_side_by_side_and_what_was_picked_does_not(
+    tested: Checkout, arguments: tuple[str, ...], calls: list[str]
+) -> None:
+    done = tested.dev("test", *arguments, AERO_L2_USER="proxy")
+    assert (done.returncode, done.stdout.splitlines()) == (0, calls), done.stderr
+
+
+@pytest.mark.parametrize("failing", ["*numprocesses*", "*-m?alone"])
+def test_a_failure_in_either_half_of_the_tests_is_one(tested: Checkout, failing: str) -> None:
+    done = tested.dev("test", AERO_L2_USER="proxy", FAILING=failing)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 2), done.stderr
