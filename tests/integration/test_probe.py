@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support import addresses as at
 from support.lan import Lan, playing
-from support.proxy import USER_ID, Proxy, run_proxy
+from support.proxy import AS_USER, Proxy, run_proxy
 from support.wait import wait_until
 from support.world import World
 
@@ -29,14 +29,6 @@ PROGRAM = Path(__file__).resolve().parents[2] / ".venv/bin/aero-l2"
 SECRET = "canary-0123456789-of-the-operator"
 NOWHERE = "93.184.217.77"
 ORIGIN = "http://lab.example"
-_UNPRIVILEGED = (
-    "setpriv",
-    f"--reuid={USER_ID}",
-    f"--regid={USER_ID}",
-    "--clear-groups",
-    "--inh-caps=-all",
-    "--",
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class Outcome:
 
 def command(world: World, url: str, *options: str) -> list[str]:
     """The command line, on the proxy's host as an ordinary user."""
-    return world.host.enter(*_UNPRIVILEGED, str(PROGRAM), "probe", url, *options)
+    return world.host.enter(*AS_USER, str(PROGRAM), "probe", url, *options)
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support import procfs
+from support.proxy import AS_USER
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = str(ROOT / ".venv/bin/aero-l2")
@@ -260,9 +261,8 @@ def _as_service_user(tree: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_service_user_of_an_ordinary_users_start_is_refused() -> None:
-    user = ["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups", "--inh-caps=-all", "--"]
     done = subprocess.run(
-        [*user, PROGRAM, "serve", "--bind", "127.0.0.1:0"],
+        [*AS_USER, PROGRAM, "serve", "--bind", "127.0.0.1:0"],
         env={**BASE, **NO_AUTH, "AERO_L2_USER": "daemon"},
         capture_output=True,
         text=True,

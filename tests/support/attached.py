@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.ns import Namespace
-from support.proxy import USER_ID, RunAs
+from support.proxy import AS_USER, RunAs
 from support.stage import devices_of, make_tun, private_mounts
 from support.wait import wait_until
 
@@ -99,18 +99,10 @@ class Client:
         self, arguments: Sequence[str], run_as: RunAs, env: Mapping[str, str] | None = None
     ) -> list[str]:
         """The command line that runs it there."""
-        user = [
-            "setpriv",
-            f"--reuid={USER_ID}",
-            f"--regid={USER_ID}",
-            "--clear-groups",
-            "--inh-caps=-all",
-            "--",
-        ]
         variables = [f"{name}={value}" for name, value in {"PATH": os.environ["PATH"], **(env or {})}.items()]
         return [
             *("nsenter", f"--net={self.where.path}", f"--mount=/proc/{self.mounts}/ns/mnt", "--wd=/", "--"),
-            *(user if run_as == "user" else []),
+            *(AS_USER if run_as == "user" else ()),
             *("env", "-i", *variables, PROGRAM, "connect", *arguments),
         ]
 

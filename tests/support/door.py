@@ -157,3 +157,25 @@ async def standing(*, ping_interval_s: float = PING_INTERVAL_S, **variables: str
     assert door.active == 0
     assert not opener.live
     assert metrics.registry.get_sample_value("l2_sessions_active") == 0
+
+
+async def bare_tunnel(
+    stand: Stand, path: str = "/l2", more: str = OFFER, receive_buffer: int = 0
+) -> socket.socket:
+    """An open tunnel as a socket of which nobody reads or answers anything. ``receive_buffer``: bytes."""
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await loop.sock_connect(sock, ("127.0.0.1", stand.door.port))
+    await loop.sock_sendall(sock, UPGRADE.format(path=path, more=more).encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await loop.sock_recv(sock, 1)
+    return sock
+
+
+async def from_wire(stand: Stand) -> bytes:
+    """The next frame that its only tunnel writes to the TAP."""
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(stand.opener.only.wire, 4096), 5)

@@ -28,6 +28,7 @@ RunAs = Literal["root", "user"]
 Role = Literal["launch", "netd", "server", "nat"]
 READY = "AERO_L2_PROXY_READY ws://"
 USER_ID = 61234  # an ordinary user that owns nothing and is in no group
+AS_USER = ("setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "--inh-caps=-all", "--")
 SERVICE_USER = "aero-l2"
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -210,13 +211,12 @@ class Proxy:
 def _command(
     world: World, mounts: int, run_as: RunAs, env: dict[str, str], options: Sequence[str]
 ) -> list[str]:
-    user = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "--inh-caps=-all", "--"]
     variables = [f"{name}={value}" for name, value in env.items()]
     program = [str(_REPOSITORY / ".venv/bin/aero-l2"), "serve", "--bind", "127.0.0.1:0", "--ready-stdout"]
     program += options
     return [
         *("nsenter", f"--net={world.host.path}", f"--mount=/proc/{mounts}/ns/mnt", "--wd=/", "--"),
-        *(user if run_as == "user" else []),
+        *(AS_USER if run_as == "user" else ()),
         *("env", "-i", *variables, *program),
     ]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from support.door import OFFER, UPGRADE, Stand, standing
+from support.door import UPGRADE, Stand, bare_tunnel, from_wire, standing
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -18,6 +19,7 @@ FRAME = bytes(range(60))
 INTERVAL_S = 0.1
 PING = b"\x89\x00"
 PONG = 0x8A
+bare = functools.partial(bare_tunnel, path="/v86", more="")
 SILENCE = b"\x88\x14\x03\xf0no answer to pings"
 
 
@@ -40,25 +42,6 @@ def masked(payload: bytes, first: int = 0x82) -> bytes:
     size = len(payload)
     length = bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + size.to_bytes(2, "big")
     return bytes([first]) + length + bytes(4) + payload
-
-
-async def from_wire(stand: Stand) -> bytes:
-    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(stand.opener.only.wire, 4096), 5)
-
-
-async def bare(stand: Stand, path: str = "/v86", more: str = "", receive_buffer: int = 0) -> socket.socket:
-    """An open tunnel as a socket of which nobody reads or answers anything."""
-    loop = asyncio.get_running_loop()
-    sock = socket.socket()
-    if receive_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.setblocking(False)
-    await loop.sock_connect(sock, ("127.0.0.1", stand.door.port))
-    await loop.sock_sendall(sock, UPGRADE.format(path=path, more=more).encode())
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += await loop.sock_recv(sock, 1)
-    return sock
 
 
 async def to_the_end(sock: socket.socket) -> bytes:
@@ -282,7 +265,7 @@ async def test_two_answers_missed_are_made_good_by_one(pinging: Stand) -> None:
 
 
 async def test_tunnel_protocol_gets_no_websocket_pings(pinging: Stand) -> None:
-    quiet, other = await bare(pinging, "/l2", OFFER), await bare(pinging)
+    quiet, other = await bare_tunnel(pinging), await bare(pinging)
     for _ in range(3):
         await pinged(other)
     with pytest.raises(BlockingIOError):

@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from support.door import OFFER, UPGRADE, Stand, standing
+from support.door import OFFER, UPGRADE, Stand, bare_tunnel, from_wire, standing
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -28,10 +28,6 @@ async def stand() -> AsyncIterator[Stand]:
     assert not tasks.running()
 
 
-async def from_wire(stand: Stand) -> bytes:
-    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(stand.opener.only.wire, 4096), 5)
-
-
 async def closed(client: ClientConnection) -> tuple[int | None, str | None]:
     """Read to the end: close code and reason."""
     async with asyncio.timeout(5):
@@ -40,21 +36,6 @@ async def closed(client: ClientConnection) -> tuple[int | None, str | None]:
                 pass
         await client.wait_closed()
     return client.close_code, client.close_reason
-
-
-async def raw_tunnel(stand: Stand, receive_buffer: int = 0) -> socket.socket:
-    """An open tunnel as a bare socket, optionally with a small receive buffer."""
-    loop = asyncio.get_running_loop()
-    sock = socket.socket()
-    if receive_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.setblocking(False)
-    await loop.sock_connect(sock, ("127.0.0.1", stand.door.port))
-    await loop.sock_sendall(sock, UPGRADE.format(path="/l2", more=OFFER).encode())
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += await loop.sock_recv(sock, 1)
-    return sock
 
 
 async def flood(stand: Stand, frame: bytes, seconds: float) -> int:
@@ -149,7 +130,7 @@ async def test_malformed_message_gets_error_and_close(stand: Stand, message: byt
 
 
 async def test_malformed_message_and_close_in_one_read_get_error_and_1008(stand: Stand) -> None:
-    sock = await raw_tunnel(stand)
+    sock = await bare_tunnel(stand)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, masked(b"\x00\x03\x00\x00") + masked(b"\x03\xe8", opcode=8))
     answer = b""
@@ -167,7 +148,7 @@ async def test_message_over_the_cap_is_closed_with_1009(stand: Stand) -> None:
 
 
 async def test_websocket_violation_is_closed_with_1002(stand: Stand) -> None:
-    sock = await raw_tunnel(stand)
+    sock = await bare_tunnel(stand)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, b"\x82\x01x")
     assert await loop.sock_recv(sock, 100) == b"\x88\x13\x03\xeaincorrect masking"
@@ -176,7 +157,7 @@ async def test_websocket_violation_is_closed_with_1002(stand: Stand) -> None:
 
 
 async def test_flood_behind_a_violation_is_bounded_and_our_close_frame_arrives(stand: Stand) -> None:
-    sock = await raw_tunnel(stand)
+    sock = await bare_tunnel(stand)
     loop = asyncio.get_running_loop()
     link = stand.door.tunnels.live[0].link
     read = 0
@@ -207,7 +188,7 @@ async def test_close_of_the_client_is_echoed(stand: Stand) -> None:
 
 
 async def test_client_that_is_gone_leaves_nothing(stand: Stand) -> None:
-    sock = await raw_tunnel(stand)
+    sock = await bare_tunnel(stand)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sock.close()
     await stand.until(lambda: stand.door.active == 0, "tunnel released")
@@ -250,7 +231,7 @@ async def test_runts_are_dropped(stand: Stand, size: int) -> None:
 
 
 async def test_slow_reader_keeps_memory_bounded_and_is_not_closed(stand: Stand) -> None:
-    sock = await raw_tunnel(stand, receive_buffer=4096)
+    sock = await bare_tunnel(stand, receive_buffer=4096)
     loop = asyncio.get_running_loop()
     flooding = asyncio.create_task(flood(stand, bytes(1514), 1.5))
     got = 0
@@ -266,7 +247,7 @@ async def test_slow_reader_keeps_memory_bounded_and_is_not_closed(stand: Stand) 
 
 
 async def test_client_that_takes_nothing_is_closed(stand: Stand) -> None:
-    sock = await raw_tunnel(stand, receive_buffer=4096)
+    sock = await bare_tunnel(stand, receive_buffer=4096)
     await flood(stand, bytes(1514), 3)
     await stand.until(lambda: stand.door.active == 0, "tunnel released")
     assert stand.value("l2_sessions_closed_backpressure_total") == 1
@@ -274,7 +255,7 @@ async def test_client_that_takes_nothing_is_closed(stand: Stand) -> None:
 
 
 async def test_stalled_client_that_wakes_up_reads_why(stand: Stand) -> None:
-    sock = await raw_tunnel(stand, receive_buffer=4096)
+    sock = await bare_tunnel(stand, receive_buffer=4096)
     flooding = asyncio.create_task(flood(stand, bytes(1514), 5))
     await stand.until(lambda: stand.value("l2_sessions_closed_backpressure_total") == 1, "stalled")
     data, loop = b"", asyncio.get_running_loop()
@@ -288,24 +269,25 @@ async def test_stalled_client_that_wakes_up_reads_why(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("ping", [masked(encode(1, bytes(100))), masked(bytes(100), 9)], ids=["ours", "ws"])
-async def test_ping_flood_without_reading_is_held_back(stand: Stand, ping: bytes) -> None:
-    sock = await raw_tunnel(stand, receive_buffer=4096)
-    flooding = ping * 500
-    sent, held = 0, False
-    while not held and sent < 50_000_000:
-        try:
-            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(sock, flooding), 0.2)
-            sent += len(flooding)
-        except TimeoutError:
-            held = True
-    assert held
-    for tunnel in stand.door.tunnels.live:
+async def test_ping_flood_without_reading_is_held_back(ping: bytes) -> None:
+    async with standing(AERO_L2_SEND_STALL_TIMEOUT_MS="60000") as stand:
+        sock = await bare_tunnel(stand, receive_buffer=4096)
+        flooding = ping * 500
+        sent, held = 0, False
+        while not held and sent < 50_000_000:
+            try:
+                await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(sock, flooding), 1)
+                sent += len(flooding)
+            except TimeoutError:
+                held = True
+        assert held
+        [tunnel] = stand.door.tunnels.live
         assert tunnel.link.buffered() <= 256 * 1024
-    sock.close()
+        sock.close()
 
 
 async def test_tiny_messages_of_one_client_do_not_starve_another(stand: Stand) -> None:
-    loud = await raw_tunnel(stand)
+    loud = await bare_tunnel(stand)
     flooding = masked(b"\xa2\x03\x02\x00") * 20_000
 
     async def shout() -> None:
