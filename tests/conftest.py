@@ -5,10 +5,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from support.proxy import Proxy, RunAs, run_proxy
 from support.world import World
 from support.world import world as build_world
+
+# A test here shares its cores with others, so how long one example takes says nothing.
+hypothesis.settings.register_profile("side by side", deadline=None)
+hypothesis.settings.load_profile("side by side")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -27,9 +27,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def unhurried(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
-    """A proxy that lets flows begin as fast as they can, in a world with a black hole."""
+    """A proxy that lets flows begin as fast as they can, and waits for a guest that sends and does not read
+    meanwhile, in a world with a black hole."""
     world.internet.run("ip", "route", "add", "blackhole", NOWHERE)
-    settings = {"AERO_L2_MAX_NEW_FLOWS_PER_SECOND": "0", "AERO_L2_TCP_CONNECT_TIMEOUT_MS": "1000"}
+    settings = {
+        "AERO_L2_MAX_NEW_FLOWS_PER_SECOND": "0",
+        "AERO_L2_TCP_CONNECT_TIMEOUT_MS": "1000",
+        "AERO_L2_SEND_STALL_TIMEOUT_MS": "300000",
+    }
     try:
         with run_proxy(world, proxy_as, settings) as proxy:
             yield proxy

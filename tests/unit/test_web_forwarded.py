@@ -410,7 +410,7 @@ def added(headers: dict[str, list[str]], name: str, value: str) -> None:
 Append = Callable[[dict[str, list[str]], str, str], None]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     forged=FORGERIES,
     hops=st.integers(1, 3),

@@ -327,7 +327,7 @@ def test_hand_made_origins_come_out_as_from_whatwg_url(whatwg: Ask) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(ORIGINS, min_size=10, max_size=80))
 def test_generated_origins_come_out_as_from_whatwg_url(whatwg: Ask, texts: list[str]) -> None:
     wanted = expected(texts, whatwg)

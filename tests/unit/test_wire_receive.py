@@ -127,7 +127,7 @@ cuts = st.lists(st.integers(0, 5000), max_size=30)
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(streams, cuts, st.integers(-1, 6))
 def test_both_ways_agree_on_any_stream(frames: list[bytes], cuts: list[int], close_after: int) -> None:
     chunks = chunked(b"".join(frames), cuts)
@@ -137,7 +137,7 @@ def test_both_ways_agree_on_any_stream(frames: list[bytes], cuts: list[int], clo
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(data | plain | control, max_size=30), cuts)
 def test_both_ways_agree_on_fragments_among_frames(frames: list[bytes], cuts: list[int]) -> None:
     chunks = chunked(b"".join(frames), cuts)
