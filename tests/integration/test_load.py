@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 _P99_MS = 5 * 20
 _SECONDS = 1.0
-_ROUNDS = 3
-# KiB between the end of the first round, which fills buffers, and that of the last. A NAT process
-# takes up to some 30 KiB for each flow there may be, and that takes it longer.
+_ROUNDS = {"10,000 new TCP flows": 6}  # until the buffers of the limit's flows have come and gone twice
+_OTHERS_ROUNDS = 3
+# KiB between the end of the first round, which fills buffers, and that of the last; a NAT takes longer.
 _GROWTH = {"server": 2048, "netd": 1024}
 _TCP_FLOWS, _UDP_FLOWS = 1024, 256  # the defaults
-_MOST_KIB = {"server": 80 * 1024, "netd": 60 * 1024, "nat": 48 * 1024}
+_MOST_KIB = {"server": 80 * 1024, "netd": 60 * 1024, "nat": 40 * 1024}
 _FRAGMENT_KIB = 4 * 1024 + 512  # the kernel's bound of a namespace (ipfrag_high_thresh), and one datagram
 _CLOSED_FLOWS = 16_384  # conntrack keeps one for 10 s more; they count against no limit of the tunnel
 
@@ -54,7 +54,7 @@ def _bounds(held: Held) -> list[tuple[str, int, int]]:
 def test_flood_of_one_guest_leaves_others_their_round_trips_and_memory_flat(loaded: Proxy, kind: str) -> None:
     with load(loaded) as made:
         idle = made.idle(0.5)
-        attacks = [made.attack(kind, _SECONDS) for _ in range(_ROUNDS)]
+        attacks = [made.attack(kind, _SECONDS) for _ in range(_ROUNDS.get(kind, _OTHERS_ROUNDS))]
     for attack in attacks:
         seen, held = attack.bystanders, attack.after
         print(
@@ -63,4 +63,4 @@ def test_flood_of_one_guest_leaves_others_their_round_trips_and_memory_flat(load
         )
     assert min(attack.frames for attack in attacks) > 1000
     assert _overgrown(attacks) == []
-    assert sorted(attack.bystanders.p99 for attack in attacks)[_ROUNDS // 2] < _P99_MS
+    assert sorted(attack.bystanders.p99 for attack in attacks)[len(attacks) // 2] < _P99_MS

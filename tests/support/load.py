@@ -201,6 +201,7 @@ def _of_newest_tunnel(proxy: Proxy, known: set[str]) -> Namespace:
 @contextmanager
 def load(proxy: Proxy, bystanders: int = 2) -> Iterator[Load]:
     """Open the tunnels and the echo that the bystanders ask."""
+    proxy.wait_settled()
     with ExitStack() as stack:
         echo = subprocess.Popen(
             proxy.world.internet.enter(
