@@ -17,7 +17,7 @@ from support.world import World
 
 ACTIVE_TCP, ACTIVE_UDP = "l2_tcp_conns_active", "l2_udp_flows_active"
 FAILED = "l2_tcp_connect_fail_total"
-TIMEOUT_S = 1.0
+TIMEOUT_S = 3.0
 NOWHERE = "93.184.216.99"  # routed to the internet, where nothing answers for it
 SOON_S = 5.0
 
@@ -73,10 +73,10 @@ def swallowing(world: World) -> Iterator[None]:
 
 @pytest.fixture
 def impatient(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
-    """A proxy with a connect time-out of a second, in a world that has a black hole."""
+    """A proxy with a short connect time-out, in a world that has a black hole."""
     with (
         swallowing(world),
-        run_proxy(world, proxy_as, {"AERO_L2_TCP_CONNECT_TIMEOUT_MS": "1000"}) as proxy,
+        run_proxy(world, proxy_as, {"AERO_L2_TCP_CONNECT_TIMEOUT_MS": f"{TIMEOUT_S * 1000:.0f}"}) as proxy,
     ):
         yield proxy
 
@@ -103,7 +103,7 @@ async def test_connect_that_nobody_answers_is_reset_in_time_and_counted_once(imp
         assert impatient.metric(FAILED) == 1
         await until(lambda: impatient.metric(ACTIVE_TCP) == 0, "the flow has ended", SOON_S)
         assert await connect(guest, at.WEB, at.HTTP_PORT) == ("connected", pytest.approx(0, abs=1))
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(1.5 * TIMEOUT_S)
         assert impatient.metric(FAILED) == 1
         assert impatient.metric("l2_policy_denied_total") == 0
 
