@@ -68,7 +68,7 @@ def table(kept: Iterable[dict[str, object]]) -> str:
         rows.append((row.stack.lower(), row.guest.lower(), row.card.lower(), row, str(values["test"])))
     for *_, row, test in sorted(rows, key=lambda entry: entry[:3]):
         name = f"[{row.guest}](../{test})" if test else row.guest
-        cells = (name, *astuple(row)[1:-1], f"{row.seconds:.1f}")
+        cells = (name, *astuple(row)[1:-1], f"{row.seconds:.{1 if row.seconds >= 1 else 2}f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
