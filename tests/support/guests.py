@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ from pathlib import Path
 from support import addresses as at
 from support import images, zone
 from support.ns import Namespace
+from support.proxy import Proxy
+from support.zoo import Row, record
 
 _BRIDGE = Path(__file__).with_name("bridge.py")
-_BOOT_S = 180  # about ten times what the slowest guest takes on an idle machine
+_BOOT_S = 600  # seven times what the slowest guest takes while four others want each core
 _PREFIX = "AERO-CHECK "
+_DRIVER = "AERO-DRIVER "
 
 _LEASE = f"{at.GUEST}/24 router {at.GATEWAY} dns {at.GATEWAY} lease 86400 server {at.GATEWAY} mtu 1500"
 _BIG_TXT_BYTES = len(zone.answer(zone.query("big.example.test.", "TXT"), tcp=True) or b"")
@@ -52,15 +56,50 @@ def uml_command(directory: Path, card: str, script: str = images.INIT) -> list[s
     ]
 
 
-def qemu_command(card: Sequence[str]) -> list[str]:
-    """x86-64 Linux under QEMU with the given card, which has to be a virtio one."""
-    kernel = images.cloud_kernel()
-    initrd = images.initrd("eth0", kernel.modules)
+@dataclass(frozen=True)
+class Linux:
+    """A kernel of the distribution's, and the emulated computer that it runs on."""
+
+    emulator: tuple[str, ...]
+    serial: str  # the console, as the kernel calls it
+    package: str
+    drivers: tuple[str, ...]
+    architecture: str = ""  # of its programs, see support.images
+
+    @property
+    def kernel(self) -> images.Kernel:
+        return images.kernel(self.package, self.drivers)
+
+
+_PC_64 = ("qemu-system-x86_64", "-cpu", "max")
+_PC_32 = ("qemu-system-i386",)
+_ARM = ("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a57")
+
+CLOUD = Linux(_PC_64, "ttyS0", "linux-image-cloud-amd64", ("virtio_pci", "virtio_net"))
+
+
+def pc_64(driver: str) -> Linux:
+    """x86-64 Linux with the drivers of real cards."""
+    return Linux(_PC_64, "ttyS0", "linux-image-amd64", (driver,))
+
+
+def pc_32(driver: str) -> Linux:
+    """i386 Linux."""
+    return Linux(_PC_32, "ttyS0", "linux-image-686:i386", (driver,), "i386")
+
+
+ARM64 = Linux(_ARM, "ttyAMA0", "linux-image-cloud-arm64:arm64", ("virtio_mmio", "virtio_net"), "arm64")
+
+
+def qemu_command(card: Sequence[str], linux: Linux = CLOUD) -> list[str]:
+    """Linux under QEMU with the given card, which has to be one of its drivers'."""
+    kernel = linux.kernel
+    initrd = images.initrd("eth0", kernel.modules, architecture=linux.architecture)
     return [
-        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256", "-nodefaults"),
+        *(*linux.emulator, "-accel", "tcg", "-m", "256", "-nodefaults"),
         *("-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(kernel.image), "-initrd", str(initrd)),
-        *("-append", "console=ttyS0 quiet panic=-1", *card),
+        *("-append", f"console={linux.serial} quiet panic=-1", *card),
     ]
 
 
@@ -71,13 +110,18 @@ def _uml_command(directory: Path, sock: Path) -> list[str]:
     return uml_command(directory, card)
 
 
-def _qemu_command(_directory: Path, sock: Path) -> list[str]:
-    netdev = f"stream,id=n0,server=off,addr.type=unix,addr.path={sock}"
-    return qemu_command(["-netdev", netdev, "-device", "virtio-net-pci,netdev=n0,romfile="])
+def qemu(linux: Linux, device: str) -> Machine:
+    """Linux under QEMU with its card on the bridge."""
+
+    def command(_directory: Path, sock: Path) -> list[str]:
+        netdev = f"stream,id=n0,server=off,addr.type=unix,addr.path={sock}"
+        return qemu_command(["-netdev", netdev, "-device", f"{device},netdev=n0"], linux)
+
+    return Machine("stream", command)
 
 
 UML = Machine("seqpacket", _uml_command)
-QEMU_VIRTIO = Machine("stream", _qemu_command)
+QEMU_VIRTIO = qemu(CLOUD, "virtio-net-pci,romfile=")
 
 
 def ipxe(script: str) -> Machine:
@@ -97,7 +141,12 @@ def ipxe(script: str) -> Machine:
 
 def boot(machine: Machine, host: Namespace, port: int) -> str:
     """Boot the machine with its card bridged to a tunnel of the proxy on ``port``; its console until it
-    powers off.
+    powers off."""
+    return timed_boot(machine, host, port)[0]
+
+
+def timed_boot(machine: Machine, host: Namespace, port: int) -> tuple[str, float]:
+    """The same, and the seconds from the start of its process.
 
     The machine itself runs in a network namespace without anything, so the tunnel is its only way out.
     """
@@ -112,7 +161,9 @@ def boot(machine: Machine, host: Namespace, port: int) -> str:
         assert bridge.stdout is not None
         try:
             assert bridge.stdout.readline() == "ready\n"
-            return console(machine.command(directory, sock))
+            command = machine.command(directory, sock)
+            started = time.monotonic()
+            return console(command), time.monotonic() - started
         finally:
             bridge.terminate()
             bridge.wait(10)
@@ -141,3 +192,19 @@ def checks(console: str) -> tuple[str, ...]:
     """The lines of the guest's checks, without their prefix."""
     lines = (line.partition(_PREFIX) for line in console.splitlines())
     return tuple(rest.strip() for _, prefix, rest in lines if prefix)
+
+
+def driver(console: str) -> str:
+    """The kernel's name of the driver that the guest's card has."""
+    lines = (line.partition(_DRIVER) for line in console.splitlines())
+    return next((rest.strip() for _, prefix, rest in lines if prefix), "")
+
+
+def check_linux(machine: Machine, proxy: Proxy, guest: str, card: str, driver_name: str) -> None:
+    """Boot a Linux whose first process is init.sh, ask all of EXPECTED of it, and record its row."""
+    text, seconds = timed_boot(machine, proxy.world.host, proxy.port)
+    shown = f"{text}\n--- proxy ---\n{proxy.log}"
+    assert driver(text) == driver_name, shown
+    assert checks(text) == EXPECTED, shown
+    row = Row(guest, "Linux", card, "yes, renewed", "over UDP, TCP", "16 MiB each way", "echo", seconds)
+    record(row)

@@ -1,7 +1,11 @@
 """Kernel and initrd of the guests, built from Debian packages and tests/integration/guests, cached by
-content."""
+content.
+
+An architecture is called as Debian calls it; empty, it is this machine's own.
+"""
 
 import hashlib
+import lzma
 import os
 import re
 import shutil
@@ -16,87 +20,101 @@ from support import addresses as at
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache/guests"
 SOURCES = REPOSITORY / "tests/integration/guests"
-KERNEL_PACKAGE = "linux-image-cloud-amd64"
 INIT = "init.sh"
-# In the order of their dependencies; af_packet is built in.
-_MODULES = (
-    "virtio/virtio_ring.ko",
-    "virtio/virtio.ko",
-    "virtio/virtio_pci_legacy_dev.ko",
-    "virtio/virtio_pci_modern_dev.ko",
-    "virtio/virtio_pci.ko",
-    "net/core/failover.ko",
-    "net/net_failover.ko",
-    "net/virtio_net.ko",
+_COMPILERS = {"": "gcc", "arm64": "aarch64-linux-gnu-gcc", "i386": "i686-linux-gnu-gcc"}
+_APPLETS = (
+    "cat cut echo grep insmod ip kill mount mv ping poweroff readlink sh sha256sum stty tail udhcpc"
+    " usleep wget"
 )
-_APPLETS = "cat cut echo grep insmod ip kill mount mv ping poweroff sh sha256sum stty tail udhcpc usleep wget"
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel image and the virtio modules of the same build, in loading order."""
+    """A kernel image and the modules of the same build that a guest needs, in loading order."""
 
     image: Path
     modules: tuple[Path, ...]
 
-
-def _output(*argv: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
-    return done.stdout
+    @property
+    def version(self) -> str:
+        """Its first two numbers."""
+        found = re.search(r"-(\d+\.\d+)\.", self.image.name)
+        assert found, self.image
+        return found[1]
 
 
 def downloaded(package: str) -> Path:
-    """The unpacked files of a package that is not installed; fetched by apt-get where ./dev has not done so
-    yet."""
-    target = CACHE / package
-    if not target.exists():
-        new = CACHE / f".new-{package}-{os.getpid()}"
-        new.mkdir(parents=True)
-        about = _output("apt-cache", "show", "--no-all-versions", package)
-        kernel = re.search(r"^Depends: *(linux-image-[0-9][^ ,]*)", about, re.MULTILINE)
-        wanted = kernel.group(1) if kernel else package  # a meta package stands for the kernel it depends on
-        _output("apt-get", "-qq", "download", "-o", "APT::Sandbox::User=root", wanted, cwd=new)
-        _output("dpkg", "-x", str(next(new.glob("*.deb"))), str(new / "tree"))
-        (new / "tree").rename(target)
-        shutil.rmtree(new)
-    return target
+    """The unpacked files of a package of tests/packages-download.txt."""
+    tree = CACHE / package
+    assert tree.is_dir(), f"{package} is not in {CACHE.relative_to(REPOSITORY)} (./dev test downloads it)"
+    return tree
 
 
-def cloud_kernel() -> Kernel:
-    """The x86-64 kernel for QEMU."""
-    tree = downloaded(KERNEL_PACKAGE)
+def kernel(package: str, drivers: tuple[str, ...]) -> Kernel:
+    """The kernel of a package, with these drivers and what they depend on."""
+    tree = downloaded(package)
     image = next((tree / "boot").glob("vmlinuz-*"))
     version = image.name.removeprefix("vmlinuz-")
-    modules = next(found for found in tree.glob(f"**/modules/{version}/kernel"))
-    roots = {"net/core": modules}
-    return Kernel(
-        image, tuple(roots.get(name.rpartition("/")[0], modules / "drivers") / name for name in _MODULES)
-    )
+    files = {_module_name(path): path for path in tree.glob(f"**/modules/{version}/kernel/**/*.ko*")}
+    order: list[Path] = []
+
+    def add(name: str) -> None:
+        assert name in files, f"{package} has no module {name}"
+        if files[name] not in order:
+            for needed in _depends(files[name]):
+                add(needed)
+            order.append(files[name])
+
+    for driver in drivers:
+        add(driver)
+    return Kernel(image, tuple(order))
 
 
-def guestnet() -> Path:
+def _module_name(path: Path) -> str:
+    """As modules name each other: file names may have a dash instead."""
+    return path.name.partition(".ko")[0].replace("-", "_")
+
+
+def _module(path: Path) -> bytes:
+    """The module as insmod(8) of busybox takes it."""
+    content = path.read_bytes()
+    return lzma.decompress(content) if path.suffix == ".xz" else content
+
+
+def _depends(path: Path) -> list[str]:
+    """What the module says that it needs (its section .modinfo; modules.dep is made at installation)."""
+    found = re.search(rb"\bdepends=([^\0]*)\0", _module(path))
+    assert found, f"{path.name} does not say what it depends on"
+    return [name for name in found[1].decode().replace("-", "_").split(",") if name]
+
+
+def guestnet(architecture: str = "") -> Path:
     """guestnet.c as a static program."""
     source = SOURCES / "guestnet.c"
-    target = CACHE / f"guestnet-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    compiler = _COMPILERS[architecture]
+    assert shutil.which(compiler), f"{compiler} is not installed (./dev test)"
+    made_from = source.read_bytes() + compiler.encode()
+    target = CACHE / f"guestnet-{hashlib.sha256(made_from).hexdigest()[:16]}"
     if not target.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         new = target.with_name(f".new-{target.name}-{os.getpid()}")
-        _output(
-            "gcc",
-            "-static",
-            "-O2",
-            "-std=c11",
-            "-D_GNU_SOURCE",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-o",
-            str(new),
-            str(source),
+        options = ("-static", "-O2", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
+        done = subprocess.run(
+            [compiler, *options, "-o", str(new), str(source)], capture_output=True, text=True, timeout=300
         )
+        assert done.returncode == 0, done.stderr
         new.rename(target)
     return target
+
+
+def busybox(architecture: str = "") -> Path:
+    """busybox-static as a file."""
+    if architecture:
+        tree = downloaded(f"busybox-static:{architecture}")
+        return next(tree.glob("**/bin/busybox"))
+    installed = shutil.which("busybox")
+    assert installed, "busybox-static is not installed (./dev test)"
+    return Path(installed)
 
 
 @dataclass(frozen=True)
@@ -122,30 +140,30 @@ def _cpio(entries: Iterator[_Entry]) -> bytes:
     return bytes(archive)
 
 
-def _entries(interface: str, modules: tuple[Path, ...], script: str) -> Iterator[_Entry]:
+def _entries(interface: str, modules: tuple[Path, ...], script: str, architecture: str) -> Iterator[_Entry]:
     for directory in ("bin", "dev", "etc", "modules", "proc", "sys", "tmp"):
         yield _Entry(directory, stat.S_IFDIR | 0o755)
     yield _Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
     yield _Entry("dev/null", stat.S_IFCHR | 0o666, device=(1, 3))
-    busybox = shutil.which("busybox")
-    assert busybox, "busybox-static is not installed (./dev setup)"
-    yield _Entry("bin/busybox", stat.S_IFREG | 0o755, Path(busybox).read_bytes())
+    yield _Entry("bin/busybox", stat.S_IFREG | 0o755, busybox(architecture).read_bytes())
     for applet in _APPLETS.split():
         yield _Entry(f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox")
-    yield _Entry("bin/guestnet", stat.S_IFREG | 0o755, guestnet().read_bytes())
-    for module in modules:
-        yield _Entry(f"modules/{module.name}", stat.S_IFREG | 0o644, module.read_bytes())
+    yield _Entry("bin/guestnet", stat.S_IFREG | 0o755, guestnet(architecture).read_bytes())
+    names = [path.name.removesuffix(".xz") for path in modules]
+    for name, path in zip(names, modules, strict=True):
+        yield _Entry(f"modules/{name}", stat.S_IFREG | 0o644, _module(path))
     init = (SOURCES / script).read_text()
-    names = " ".join(module.name for module in modules)
-    for mark, value in (("@INTERFACE@", interface), ("@WEB@", at.WEB), ("@MODULES@", names)):
+    for mark, value in (("@INTERFACE@", interface), ("@WEB@", at.WEB), ("@MODULES@", " ".join(names))):
         init = init.replace(mark, value)
     yield _Entry("init", stat.S_IFREG | 0o755, init.encode())
     yield _Entry("udhcpc.sh", stat.S_IFREG | 0o755, (SOURCES / "udhcpc.sh").read_bytes())
 
 
-def initrd(interface: str, modules: tuple[Path, ...] = (), script: str = INIT) -> Path:
+def initrd(
+    interface: str, modules: tuple[Path, ...] = (), script: str = INIT, architecture: str = ""
+) -> Path:
     """An initrd whose /init is ``script`` for ``interface``; by default the one that runs the checks."""
-    archive = _cpio(_entries(interface, modules, script))
+    archive = _cpio(_entries(interface, modules, script, architecture))
     target = CACHE / f"initrd-{hashlib.sha256(archive).hexdigest()[:16]}"
     if not target.exists():
         new = target.with_name(f".new-{target.name}-{os.getpid()}")

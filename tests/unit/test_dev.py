@@ -20,9 +20,12 @@ TOOLS = (
     "dirname",
     "echo",
     "env",
+    "flock",
     "head",
     "mkdir",
+    "mv",
     "paste",
+    "rm",
     "sed",
     "sha256sum",
     "sh",
@@ -272,3 +275,101 @@ def test_tests_run_side_by_side_and_what_was_picked_does_not(
 def test_a_failure_in_either_half_of_the_tests_is_one(tested: Checkout, failing: str) -> None:
     done = tested.dev("test", AERO_L2_USER="proxy", FAILING=failing)
     assert (done.returncode, len(done.stdout.splitlines())) == (1, 2), done.stderr
+
+
+# A mirror on which a package is found once the lists were read; "$MIRROR" keeps what was asked of it.
+APT_GET = """
+case "$*" in
+  *update*) : >"${APT_CONFIG:-$MIRROR/apt.conf}.read" ;;
+  *download*)
+    [ "$MISSING" != "${*##* }" ] || exit 100
+    [ -z "$STALE" ] || [ -e "${APT_CONFIG:-$MIRROR/apt.conf}.read" ] || exit 100
+    : >"./${*##* }.deb" ;;
+esac
+architecture=own
+[ -z "$APT_CONFIG" ] || while read -r name value; do
+  [ "$name" != APT::Architecture ] || architecture=$value
+done <"$APT_CONFIG"
+echo "$architecture ${SUDO}$*" >>"$MIRROR/asked"
+"""
+APT_CACHE = """
+[ -n "$STALE" ] || [ -z "$APT_CONFIG" ] || [ -e "$APT_CONFIG.read" ] || exit 100
+[ "$3" != linux ] || echo "Depends: linux-image-9.9-1 (= 9.9)"
+"""
+OWN, ARM64 = "own -qq download -o APT::Sandbox::User=root", '"arm64"; -qq download -o APT::Sandbox::User=root'
+READ_ARM64 = '"arm64"; -qq update'
+
+
+@dataclass
+class Mirror:
+    """A checkout whose tests take files from two packages, one of another architecture."""
+
+    checkout: Checkout
+    folder: Path
+
+    def fill(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        """./dev test, as far as it downloads."""
+        return self.checkout.dev(
+            "test", "-k", "x", AERO_L2_USER="proxy", MIRROR=str(self.folder), **variables
+        )
+
+    def asked(self) -> list[str]:
+        """The successful calls of apt-get since the last look."""
+        log = self.folder / "asked"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    def unpacked(self) -> dict[str, str]:
+        """Which .deb each folder of the cache was made from, as far as there is one."""
+        cache = self.checkout.root / ".cache/guests"
+        return {
+            path.name: (path / "made-from").read_text().strip() if (path / "made-from").exists() else "?"
+            for path in cache.iterdir()
+        }
+
+
+@pytest.fixture
+def mirror(tested: Checkout, tmp_path: Path) -> Mirror:
+    (tested.root / "tests/packages-download.txt").write_text("linux  # own\nbusybox:arm64\n")
+    executable(tested.tools / "apt-get", APT_GET)
+    executable(tested.tools / "apt-cache", APT_CACHE)
+    executable(tested.tools / "dpkg", 'echo "${2##*/}" >"$3/made-from"')
+    sudo = 'while [ "$1" != unshare ] && [ "$1" != apt-get ]; do shift; done; SUDO="sudo " exec "$@"'
+    executable(tested.tools / "sudo", sudo)
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    return Mirror(tested, folder)
+
+
+def test_packages_of_another_architecture_come_by_lists_of_their_own_and_once(mirror: Mirror) -> None:
+    done = mirror.fill()
+    assert done.returncode == 0, done.stderr
+    assert mirror.asked() == [f"{OWN} linux-image-9.9-1", READ_ARM64, f"{ARM64} busybox"]
+    unpacked = {"linux": "linux-image-9.9-1.deb", "busybox:arm64": "busybox.deb"}
+    assert mirror.unpacked() == unpacked
+    assert mirror.fill().returncode == 0
+    assert (mirror.asked(), mirror.unpacked()) == ([], unpacked)
+
+
+def test_lists_that_are_out_of_date_are_read_again(mirror: Mirror) -> None:
+    done = mirror.fill(STALE="1")
+    assert done.returncode == 0, done.stderr
+    own = ["own sudo -qq update", f"{OWN} linux-image-9.9-1"]
+    assert mirror.asked() == [*own, READ_ARM64, f"{ARM64} busybox"]
+
+
+def test_a_package_that_does_not_come_is_named_and_tried_again_the_next_time(mirror: Mirror) -> None:
+    done = mirror.fill(MISSING="busybox")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "dev: could not download and unpack busybox:arm64"
+    assert "busybox:arm64" not in mirror.unpacked()
+    assert mirror.fill().returncode == 0
+    assert mirror.unpacked() == {"linux": "linux-image-9.9-1.deb", "busybox:arm64": "busybox.deb"}
+
+
+def test_guests_are_run_for_their_table(tested: Checkout) -> None:
+    executable(tested.root / ".venv/bin/python", '[ "$1" = -I ] || echo "$*"')
+    done = tested.dev("guests", AERO_L2_USER="proxy")
+    call = "tests/support/zoo.py --numprocesses=3 --dist=loadfile -p no:cacheprovider"
+    assert (done.returncode, done.stdout.splitlines()) == (0, [call]), done.stderr

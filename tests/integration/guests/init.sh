@@ -42,6 +42,8 @@ ping_gateway() { ping -c 1 -W 20 10.0.2.2 | grep -o '1 packets received'; }
 http_by_name() { wget -q -O - http://web.example.test/hello; }
 download() { wget -q -O /tmp/16MiB "http://$web/16MiB" && sha256sum </tmp/16MiB | cut -d ' ' -f 1; }
 
+driver=$(readlink "/sys/class/net/$interface/device/driver")
+echo "AERO-DRIVER ${driver##*/}"
 ip link set lo up
 ip link set "$interface" up
 check lease lease

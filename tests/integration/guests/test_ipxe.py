@@ -1,11 +1,13 @@
 """iPXE, a boot firmware with a network stack of its own, which waits for a router of IPv6."""
 
 import re
+import time
 
 import pytest
 from support import addresses as at
 from support import guests
 from support.proxy import Proxy
+from support.zoo import Row, record
 
 pytestmark = pytest.mark.slow
 
@@ -21,10 +23,13 @@ imgfetch http://{at.WEB}/hello || reboot
 sleep 1
 reboot
 """
+    started = time.monotonic()
     console = guests.boot(guests.ipxe(script), proxy.world.host, proxy.port)
+    seconds = time.monotonic() - started
     shown = f"{console}\n--- proxy ---\n{proxy.log}"
     assert at.GUEST in console, shown
     assert f"http://{at.WEB}/hello... ok" in console, shown
     waited = re.search(r"Configuring \(net0 [0-9a-f:]+\)(\.*)", console)
     assert waited is not None, shown
     assert len(waited[1]) < _DOTS_WITHOUT_ADVERTISEMENT - 5, shown
+    record(Row("iPXE", "iPXE", "e1000", "yes", "–", "HTTP", "–", seconds))

@@ -8,5 +8,5 @@ pytestmark = pytest.mark.slow
 
 
 def test_linux_with_virtio_gets_all_the_network_it_is_promised(proxy: Proxy) -> None:
-    console = guests.boot(guests.QEMU_VIRTIO, proxy.world.host, proxy.port)
-    assert guests.checks(console) == guests.EXPECTED, f"{console}\n--- proxy ---\n{proxy.log}"
+    name = f"Linux {guests.CLOUD.kernel.version} x86-64"
+    guests.check_linux(guests.QEMU_VIRTIO, proxy, name, "virtio-net-pci", "virtio_net")

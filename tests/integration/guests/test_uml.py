@@ -1,5 +1,7 @@
 """User Mode Linux with busybox: a real kernel's network stack, as an ordinary process."""
 
+import subprocess
+
 import pytest
 from support import guests
 from support.proxy import Proxy
@@ -8,5 +10,6 @@ pytestmark = pytest.mark.slow
 
 
 def test_user_mode_linux_gets_all_the_network_it_is_promised(proxy: Proxy) -> None:
-    console = guests.boot(guests.UML, proxy.world.host, proxy.port)
-    assert guests.checks(console) == guests.EXPECTED, f"{console}\n--- proxy ---\n{proxy.log}"
+    release = subprocess.check_output(["linux.uml", "--version"], text=True)
+    version = ".".join(release.split(".")[:2])
+    guests.check_linux(guests.UML, proxy, f"User Mode Linux {version}", "vector", "uml-vector")

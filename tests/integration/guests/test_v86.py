@@ -1,5 +1,6 @@
 """v86 as npm has it, with iPXE in it: a guest whose emulator knows nothing of the tunnel protocol."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,7 @@ from support import addresses as at
 from support.proxy import Proxy, RunAs, run_proxy
 from support.v86 import boot_ipxe
 from support.world import World
+from support.zoo import Row, record
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +38,9 @@ def raw_proxy(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
 def test_v86_gets_lease_dns_and_http_twice_in_a_row(raw_proxy: Proxy) -> None:
     for number, path in enumerate((f"/v86/{KEY}", f"/v86?token={KEY}"), 1):
         relay = f"ws://{at.LOOPBACK}:{raw_proxy.port}{path}"
+        started = time.monotonic()
         screen = boot_ipxe(raw_proxy.world.host, relay, PAGE, _SCRIPT, _CHECK)
+        seconds = time.monotonic() - started
         shown = f"{screen}\n--- proxy ---\n{raw_proxy.log}"
         assert f"net0.dhcp/ip:ipv4 = {at.GUEST}" in screen, shown
         assert f"net0.dhcp/gateway:ipv4 = {at.GATEWAY}" in screen, shown
@@ -47,3 +51,4 @@ def test_v86_gets_lease_dns_and_http_twice_in_a_row(raw_proxy: Proxy) -> None:
         assert raw_proxy.metric("l2_sessions_total") == number
         assert raw_proxy.metric("l2_dns_queries_total") >= number
     assert KEY not in raw_proxy.log
+    record(Row("iPXE in v86", "iPXE", "ne2k, WebSocket", "yes", "over UDP", "HTTP chain", "–", seconds))
