@@ -15,8 +15,8 @@ def test_smoltcp_gets_all_the_network_it_is_promised(world: World, proxy_as: Run
             stack="smoltcp",
             card="WebSocket",
             lease="yes, renewed",
-            dns="UDP, TCP",
-            tcp="16 MiB down, up; half-close",
+            dns="over UDP, TCP",
+            tcp="16 MiB each way",
             udp="echo",
             seconds=outcome.seconds,
         )

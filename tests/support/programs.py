@@ -13,7 +13,7 @@ from pathlib import Path
 
 from support import addresses as at
 from support import guests
-from support.proxy import USER_ID, Proxy, RunAs, run_proxy
+from support.proxy import AS_USER, Proxy, RunAs, run_proxy
 from support.wait import wait_until
 from support.world import World
 
@@ -57,10 +57,9 @@ def run(name: str, proxy: Proxy) -> Outcome:
     program = _BUILT / name
     assert program.is_file(), f"{program.name} is not built: run ./dev interop"
     url = f"ws://{at.HOST_PRIVATE}:{proxy.port}/l2?token={_KEY}"
-    user = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "--inh-caps=-all", "--"]
     began = time.monotonic()
     done = subprocess.run(
-        proxy.world.other.enter(*user, str(program), url, _PAGE, at.WEB),
+        proxy.world.other.enter(*AS_USER, str(program), url, _PAGE, at.WEB),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
