@@ -193,7 +193,7 @@ def test_run_without_an_address_behind_bind_is_refused(
     "arguments",
     [
         (command, option)
-        for command in ("setup", "run", "test", "check", "lock")
+        for command in ("setup", "run", "test", "interop", "check", "lock")
         for option in ("-h", "--help")
     ],
 )
@@ -203,7 +203,7 @@ def test_help_starts_nothing(checkout: Checkout, arguments: tuple[str, ...]) -> 
     assert done.stdout.startswith("./dev setup ")
 
 
-@pytest.mark.parametrize("command", ["setup", "check"])
+@pytest.mark.parametrize("command", ["setup", "check", "interop"])
 def test_superfluous_arguments_are_refused(checkout: Checkout, command: str) -> None:
     done = checkout.dev(command, "now")
     assert done.returncode == 1
@@ -373,3 +373,84 @@ def test_guests_are_run_for_their_table(tested: Checkout) -> None:
     done = tested.dev("guests", AERO_L2_USER="proxy")
     call = "tests/support/zoo.py --numprocesses=3 --dist=loadfile -p no:cacheprovider"
     assert (done.returncode, done.stdout.splitlines()) == (0, [call]), done.stderr
+
+
+GO = """
+[ "$1" != env ] || { echo "$GO_VERSION"; exit; }
+case "$*" in ${FAILING:-none}) exit 1 ;; esac
+"""
+CARGO = """
+[ "$*" != --version ] || { echo "cargo $CARGO_VERSION (0123456 2026-01-01)"; exit; }
+case "$*" in ${FAILING:-none}) exit 1 ;; esac
+"""
+NEW_ENOUGH = {"GO_VERSION": "go1.24.0", "CARGO_VERSION": "1.85.0", "AERO_L2_USER": "proxy"}
+GVISOR, SMOLTCP = "tests/interop/test_gvisor.py", "tests/interop/test_smoltcp.py"
+
+
+@pytest.fixture
+def interop(tested: Checkout) -> Checkout:
+    """A checkout with the two programs' declarations, and toolchains that only say their version."""
+    for name in ("gvisor/go.mod", "smoltcp/Cargo.toml"):
+        (tested.root / "tests/interop" / name).parent.mkdir(parents=True)
+        shutil.copy(TREE / "tests/interop" / name, tested.root / "tests/interop" / name)
+    executable(tested.tools / "go", GO)
+    executable(tested.tools / "gofmt", 'echo "${UNFORMATTED-}"')
+    executable(tested.tools / "cargo", CARGO)
+    return tested
+
+
+@pytest.mark.parametrize("newer", [{}, {"GO_VERSION": "go1.100", "CARGO_VERSION": "2.0.1"}])
+def test_interop_runs_the_programs_that_it_built(interop: Checkout, newer: dict[str, str]) -> None:
+    done = interop.dev("interop", **{**NEW_ENOUGH, **newer})
+    assert (done.returncode, done.stdout) == (0, f"{ALL} {GVISOR} {SMOLTCP} -p no:cacheprovider\n"), (
+        done.stderr
+    )
+    assert "interop:" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("tool", "version", "says", "left"),
+    [
+        ("go", None, "go is not found: gvisor is left out (go 1.24.0 or later builds it)", SMOLTCP),
+        ("go", "go1.23.9", "go 1.23.9 is too old: gvisor is left out", SMOLTCP),
+        ("cargo", None, "cargo is not found: smoltcp is left out (cargo 1.85 or later builds it)", GVISOR),
+        ("cargo", "1.84.1", "cargo 1.84.1 is too old: smoltcp is left out", GVISOR),
+        ("cargo", "", "/cargo does not say its version: smoltcp is left out", GVISOR),
+    ],
+)
+def test_interop_says_which_toolchain_is_missing_and_runs_the_other_program(
+    interop: Checkout, tool: str, version: str | None, says: str, left: str
+) -> None:
+    if version is None:
+        (interop.tools / tool).unlink()
+    done = interop.dev("interop", **{**NEW_ENOUGH, f"{tool.upper()}_VERSION": version or ""})
+    assert (done.returncode, done.stdout) == (0, f"{ALL} {left} -p no:cacheprovider\n"), done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "interop:" in line)
+    assert says in line
+
+
+def test_interop_without_any_toolchain_ends_with_status_77(interop: Checkout) -> None:
+    (interop.tools / "cargo").unlink()
+    done = interop.dev("interop", **{**NEW_ENOUGH, "GO_VERSION": "go1.19.8"})
+    assert (done.returncode, done.stdout) == (77, "")
+    assert len(done.stderr.splitlines()) == 3
+    assert done.stderr.endswith("nothing to build with\n")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"UNFORMATTED": "main.go"}, "gofmt"),
+        ({"FAILING": "vet*"}, "go vet"),
+        ({"FAILING": "build -mod*"}, "go build"),
+        ({"FAILING": "fmt --check"}, "cargo fmt"),
+        ({"FAILING": "clippy --quiet*"}, "cargo clippy"),
+        ({"FAILING": "build --quiet*"}, "cargo build"),
+    ],
+)
+def test_interop_runs_nothing_when_a_check_or_a_build_fails(
+    interop: Checkout, wrong: dict[str, str], named: str
+) -> None:
+    done = interop.dev("interop", **NEW_ENOUGH, **wrong)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr.endswith(f"interop failed: {named}\n")

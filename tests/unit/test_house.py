@@ -159,6 +159,16 @@ def test_modules_stay_short(module: Path) -> None:
     assert len(module.read_text().splitlines()) <= MODULE_LINES
 
 
+def test_every_test_file_is_run_by_a_command() -> None:
+    """What ./dev test collects, or what ./dev interop names."""
+    collected = tomllib.loads((TREE / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"][
+        "testpaths"
+    ]
+    files = {str(path.relative_to(TREE)) for path in tree_files() if re.match(r"test_\w+\.py$", path.name)}
+    left = {file for file in files if not file.startswith(tuple(f"{folder}/" for folder in collected))}
+    assert left == {"tests/interop/test_gvisor.py", "tests/interop/test_smoltcp.py"}
+
+
 def test_no_test_is_skipped() -> None:
     """A test that is not run promises nothing; what cannot run here fails, and says why."""
     found = []

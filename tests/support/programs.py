@@ -1,0 +1,85 @@
+"""Guests that are programs: a network stack straight on the WebSocket, built by ``./dev interop``.
+
+They run in the namespace of the world's third machine, which reaches the host and nothing else: what they
+see of the internet came through the tunnel.
+"""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support import addresses as at
+from support import guests
+from support.proxy import AS_USER, Proxy, RunAs, run_proxy
+from support.wait import wait_until
+from support.world import World
+
+_BUILT = Path(__file__).resolve().parents[2] / ".cache/interop"
+_RUN_S = 180  # the programs give up after 150 s, about fifty times what they take on an idle machine
+_PAGE = "https://lab.example"
+_KEY = "a-key-of-the-test-0123456789"
+
+
+@contextmanager
+def closed_proxy(world: World, run_as: RunAs) -> Iterator[Proxy]:
+    """A proxy that listens on every address of the host, for one Origin and who has the key."""
+    settings = {
+        "AERO_L2_AUTH_MODE": "token",
+        "AERO_L2_API_KEY": _KEY,
+        "AERO_L2_OPEN": "0",
+        "AERO_L2_ALLOWED_ORIGINS": _PAGE,
+    }
+    with run_proxy(world, run_as, settings, ready=False, options=("--bind", "0.0.0.0:0")) as proxy:
+        wait_until(lambda: proxy.get("/readyz")[0] == 200, "it can make tunnels", 60)
+        yield proxy
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program's run ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What it saw, line by line; compare with ``guests.EXPECTED``."""
+        return guests.checks(self.stdout)
+
+
+def run(name: str, proxy: Proxy) -> Outcome:
+    """Run a program on a tunnel of the proxy, as a user with no rights."""
+    program = _BUILT / name
+    assert program.is_file(), f"{program.name} is not built: run ./dev interop"
+    url = f"ws://{at.HOST_PRIVATE}:{proxy.port}/l2?token={_KEY}"
+    began = time.monotonic()
+    done = subprocess.run(
+        proxy.world.other.enter(*AS_USER, str(program), url, _PAGE, at.WEB),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_RUN_S,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+
+def run_twice(name: str, proxy: Proxy) -> Outcome:
+    """Run a program and hold it to what every guest has to show; twice, so that a tunnel leaves nothing to
+    the next."""
+    for number in (1, 2):
+        outcome = run(name, proxy)
+        shown = f"{outcome.stdout}{outcome.stderr}--- proxy ---\n{proxy.log}"
+        assert outcome.checks == guests.EXPECTED, shown
+        assert (outcome.status, outcome.stderr) == (0, ""), shown
+        proxy.wait_settled()
+        carried = (proxy.metric("l2_bytes_rx_total"), proxy.metric("l2_bytes_tx_total"))
+        assert min(carried) > number * at.PAYLOAD_BYTES, f"{carried}: it went another way\n{shown}"
+        assert proxy.metric("l2_sessions_total") == number, shown
+    assert _KEY not in proxy.log
+    return outcome
