@@ -12,9 +12,9 @@ from support.zoo import Row, record
 pytestmark = pytest.mark.slow
 
 _PROMPT = "^=> "
-_BOOT_S = 60
-_COMMAND_S = 60
-_TRANSFER_S = 240  # 2,857 blocks, each of which waits for the one before: about 10 s
+_BOOT_S = 180
+_COMMAND_S = 120
+_TRANSFER_S = 600  # 2,857 blocks, each of which waits for the one before: about 10 s
 
 
 def _dialogue(machine: Machine, load_address: str, proxy: Proxy) -> tuple[str, float]:

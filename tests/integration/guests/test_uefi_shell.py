@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 _SHELL = "^Shell> "
 _DISK = r"^FS0:\\> "
-_BOOT_S = 150
-_COMMAND_S = 120
+_BOOT_S = 400
+_COMMAND_S = 300
 _LEASE = (
     f"name : eth0 Media State : Media present policy : dhcp mac addr : 52:54:00:12:34:56 "
     f"ipv4 address : {at.GUEST} subnet mask : 255.255.255.0 default gateway: {at.GATEWAY} "
