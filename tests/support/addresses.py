@@ -75,5 +75,6 @@ def image_sha256() -> str:
 
 def file(name: str) -> bytes | None:
     """What the internet serves by HTTP and by TFTP under this name; None where there is nothing."""
-    files = {"hello": lambda: HELLO, "16MiB": payload, "4MiB": image, "second.ipxe": lambda: SECOND_STAGE}
-    return files[name]() if name in files else None
+    if name in ("16MiB", "4MiB"):
+        return payload() if name == "16MiB" else image()
+    return {"hello": HELLO, "second.ipxe": SECOND_STAGE}.get(name)
