@@ -28,15 +28,7 @@ def _u_boot_arm64(_directory: Path, sock: Path) -> list[str]:
     ]
 
 
-def _u_boot_x86(_directory: Path, sock: Path) -> list[str]:
-    return [
-        *("qemu-system-x86_64", *_QUIET, "-m", "256"),
-        *("-bios", str(_U_BOOT / "qemu-x86/u-boot.rom"), *_card(sock, "e1000")),
-    ]
-
-
 U_BOOT_ARM64 = Machine("stream", _u_boot_arm64)
-U_BOOT_X86 = Machine("stream", _u_boot_x86)
 
 
 def _ovmf(directory: Path, sock: Path, files: Mapping[str, bytes], card: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""U-Boot, a boot loader with a network stack of its own, on two machines: the same dialogue with both."""
+"""U-Boot, a boot loader with a network stack of its own."""
 
 import re
 
@@ -55,8 +55,3 @@ def test_u_boot_on_arm64_gets_lease_ping_and_tftp_from_another_port(proxy: Proxy
     version, seconds = _dialogue(firmware.U_BOOT_ARM64, "40400000", proxy)
     card = "virtio-net-pci"
     record(Row(f"U-Boot {version} arm64", "U-Boot", card, "yes", "–", "–", "TFTP 4 MiB", seconds))
-
-
-def test_u_boot_on_x86_with_e1000_gets_lease_ping_and_tftp_from_another_port(proxy: Proxy) -> None:
-    version, seconds = _dialogue(firmware.U_BOOT_X86, "2000000", proxy)
-    record(Row(f"U-Boot {version} x86", "U-Boot", "e1000", "yes", "–", "–", "TFTP 4 MiB", seconds))
