@@ -17,6 +17,16 @@ def refused_ports(protocol: str, denied: Iterable[PortRange], allowed: Iterable[
         yield f"{dialled} != {listed} {refuse}"
 
 
+def refused_udp_sources(denied: Iterable[PortRange], allowed: Iterable[PortRange]) -> Iterable[str]:
+    """Rules that drop datagrams which come from such a port."""
+    if listed := _port_set(denied):
+        yield f"udp sport {listed} drop"
+    if not (listed := _port_set(allowed)):
+        yield "drop"
+    elif not has_all(allowed):
+        yield f"udp sport != {listed} drop"
+
+
 def has_all(ranges: Iterable[PortRange]) -> bool:
     """Whether no port is missing."""
     return _merged(ranges) == list(ALL_PORTS)

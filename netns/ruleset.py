@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from netns import answers, names, newflows, queues, shaping
+from netns import answers, names, newflows, otherports, queues, shaping
 from netns.portrules import has_all, refused_ports
 from netns.spec import (
     GATEWAY,
@@ -97,7 +97,7 @@ table inet {TABLE} {{
   set denied4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.denied))} }}
   set allowed4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.allowed))} }}
   set special4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.special))} }}
-{names.declarations(spec)}\
+{names.declarations(spec)}{otherports.declarations(spec)}\
   ct timeout tcp_life {{
     protocol tcp; l3proto ip; policy = {{ {_TCP_TIMEOUTS} }};
   }}
@@ -192,7 +192,7 @@ def _nat(spec: SegmentSpec) -> str:
     type nat hook prerouting priority dstnat; policy accept;
     iif "tap0" ip daddr 127.0.0.0/8 meta l4proto tcp dnat ip to {_NOWHERE}
 {rules}
-{names.redirection(spec)}\
+{names.redirection(spec)}{otherports.translation()}
   }}
   chain source_nat {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -235,6 +235,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
   chain forward {{
     type filter hook forward priority filter; policy drop;
     iif "tap1" oif "tap0" ct state established,related accept
+{otherports.entrance()}
     iif "tap1" drop
     ct state established meta l4proto != tcp accept
     ct state established {_NO_SYN} accept
@@ -258,6 +259,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
 {"".join(f"    {rule}{chr(10)}" for rule in ports)}\
 {names.refuse_encrypted_dns(spec)}\
 {names.refuse_unnamed(spec)}\
+{otherports.remember(newflows.BEGUN)}
     {newflows.BEGUN} accept
 {newflows.limited(spec.max_new_flows_per_s)}\
     meta l4proto tcp goto admit_tcp
@@ -270,8 +272,10 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     ct timeout set "tcp_life"
     accept
   }}
+{otherports.chain(spec)}
   chain admit_udp {{
 {_limit(spec.max_udp_flows, "limit_udp")}\
+{otherports.remember()}
     {newflows.UDP_EVENTS}
     meta l4proto udp ct timeout set "udp_life"
     accept

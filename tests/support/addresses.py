@@ -5,6 +5,7 @@ guests. None of them is ever reached: the namespaces have no way out of the mach
 """
 
 import hashlib
+import zlib
 from functools import cache
 
 # The "internet" namespace.
@@ -34,6 +35,7 @@ NAT_SIDE = "10.0.3.100"
 HTTP_PORT = 80
 ECHO_PORT = 7
 DISCARD_PORT = 9
+TFTP_PORT = 69
 SERVICE_PORT = 8088  # TCP and UDP echo on every address that a guest must not reach
 LOCAL_HTTP_PORT = 8080  # HTTP on the host's loopback, the target of forwards
 
@@ -41,6 +43,7 @@ TRAILER = b"-- trailer after FIN --\n"
 HELLO = b"hello from the test internet\n"
 SECOND_STAGE = b"#!ipxe\necho AERO-CHECK the second stage came by name\n"
 PAYLOAD_BYTES = 16 * 1024 * 1024
+IMAGE_BYTES = 4 * 1024 * 1024
 
 
 @cache
@@ -53,3 +56,25 @@ def payload() -> bytes:
 def payload_sha256() -> str:
     """Hex SHA-256 of ``payload()``."""
     return hashlib.sha256(payload()).hexdigest()
+
+
+def image() -> bytes:
+    """The 4 MiB that /4MiB serves, also by TFTP: the beginning of ``payload()``."""
+    return payload()[:IMAGE_BYTES]
+
+
+def image_crc32() -> str:
+    """CRC-32 (ISO 3309) of ``image()``, as eight hex digits."""
+    return f"{zlib.crc32(image()):08x}"
+
+
+def image_sha256() -> str:
+    """Hex SHA-256 of ``image()``."""
+    return hashlib.sha256(image()).hexdigest()
+
+
+def file(name: str) -> bytes | None:
+    """What the internet serves by HTTP and by TFTP under this name; None where there is nothing."""
+    if name in ("16MiB", "4MiB"):
+        return payload() if name == "16MiB" else image()
+    return {"hello": HELLO, "second.ipxe": SECOND_STAGE}.get(name)

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from support import addresses as at
 from support import images, zone
+from support.dialogue import Dialogue, dialogue
 from support.ns import Namespace
 from support.proxy import Proxy
 from support.zoo import Row, record
@@ -139,6 +141,28 @@ def ipxe(script: str) -> Machine:
     return Machine("stream", command)
 
 
+@contextmanager
+def bridged(kind: str, host: Namespace, port: int) -> Iterator[tuple[Path, Path]]:
+    """A directory and in it the socket of a bridge to a tunnel of the proxy on ``port``; both end with the
+    block."""
+    with tempfile.TemporaryDirectory(prefix="aero-l2-guest-") as name:
+        directory = Path(name)
+        sock = directory / "bridge.sock"
+        bridge = subprocess.Popen(
+            host.enter(sys.executable, str(_BRIDGE), kind, str(sock), str(port)),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert bridge.stdout is not None
+        try:
+            assert bridge.stdout.readline() == "ready\n"
+            yield directory, sock
+        finally:
+            bridge.terminate()
+            bridge.wait(10)
+            bridge.stdout.close()
+
+
 def boot(machine: Machine, host: Namespace, port: int) -> str:
     """Boot the machine with its card bridged to a tunnel of the proxy on ``port``; its console until it
     powers off."""
@@ -150,24 +174,24 @@ def timed_boot(machine: Machine, host: Namespace, port: int) -> tuple[str, float
 
     The machine itself runs in a network namespace without anything, so the tunnel is its only way out.
     """
-    with tempfile.TemporaryDirectory(prefix="aero-l2-guest-") as name:
-        directory = Path(name)
-        sock = directory / "bridge.sock"
-        bridge = subprocess.Popen(
-            host.enter(sys.executable, str(_BRIDGE), machine.socket_kind, str(sock), str(port)),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert bridge.stdout is not None
-        try:
-            assert bridge.stdout.readline() == "ready\n"
-            command = machine.command(directory, sock)
-            started = time.monotonic()
-            return console(command), time.monotonic() - started
-        finally:
-            bridge.terminate()
-            bridge.wait(10)
-            bridge.stdout.close()
+    with bridged(machine.socket_kind, host, port) as (directory, sock):
+        command = machine.command(directory, sock)
+        started = time.monotonic()
+        return console(command), time.monotonic() - started
+
+
+@contextmanager
+def talk(machine: Machine, proxy: Proxy) -> Iterator[Dialogue]:
+    """Boot the machine like ``boot`` and talk with it; what fails in the block is shown with both logs."""
+    try:
+        with (
+            bridged(machine.socket_kind, proxy.world.host, proxy.port) as (directory, sock),
+            dialogue(machine.command(directory, sock)) as started,
+        ):
+            yield started
+    except AssertionError as failure:
+        failure.add_note(f"--- proxy ---\n{proxy.log}")
+        raise
 
 
 def console(command: list[str]) -> str:

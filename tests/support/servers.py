@@ -2,7 +2,7 @@
 
 The argument lists them as ``[[kind, address, port], …]``. The process prints ``ready`` once all of them
 listen, then one JSON object per thing that reached a service, and ends when its stdin closes. Kinds: http,
-tcp-echo, udp-echo, discard, dns.
+tcp-echo, udp-echo, discard, dns, tftp.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from support import addresses, zone
+from support import addresses, tftp, zone
 
 _CHUNK = 256 * 1024
 _Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -31,7 +31,7 @@ def _name(address: tuple[str, int]) -> str:
 
 
 async def _http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """GET /hello, /16MiB and /second.ipxe; POST or PUT /upload, which answers the SHA-256 of the body."""
+    """GET what ``addresses.file`` knows; POST or PUT /upload, which answers the SHA-256 of the body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     lines = head.split("\r\n")
     method, target, _ = lines[0].split(" ", 2)
@@ -46,14 +46,9 @@ async def _http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             return
         digest.update(chunk)
         left -= len(chunk)
-    known = {
-        ("GET", "/hello"): addresses.HELLO,
-        ("GET", "/16MiB"): addresses.payload(),
-        ("GET", "/second.ipxe"): addresses.SECOND_STAGE,
-    }
     if target == "/upload" and method in ("POST", "PUT"):
         status, body = "200 OK", f"{digest.hexdigest()}\n".encode()
-    elif (found := known.get((method, target))) is not None:
+    elif method == "GET" and (found := addresses.file(target.removeprefix("/"))) is not None:
         status, body = "200 OK", found
     else:
         status, body = "404 Not Found", b"not found\n"
@@ -130,19 +125,20 @@ _DATAGRAMS: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
+def _datagrams(kind: str) -> Callable[[], asyncio.DatagramProtocol]:
+    if kind == "tftp":
+        return lambda: tftp.Server(addresses.file, _report)
+    return lambda: _Datagrams(kind, _DATAGRAMS[kind])
+
+
 async def _main(services: list[tuple[str, str, int]]) -> None:
     loop = asyncio.get_running_loop()
     kept: list[object] = []
     for kind, address, port in services:
         if kind in _STREAMS:
             kept.append(await asyncio.start_server(_served(kind, _STREAMS[kind]), address, port))
-        if kind in _DATAGRAMS:
-            reply = _DATAGRAMS[kind]
-            endpoint = loop.create_datagram_endpoint(
-                lambda kind=kind, reply=reply: _Datagrams(kind, reply),  # type: ignore[misc]
-                local_addr=(address, port),
-            )
-            kept.append(await endpoint)
+        if kind in _DATAGRAMS or kind == "tftp":
+            kept.append(await loop.create_datagram_endpoint(_datagrams(kind), local_addr=(address, port)))
     print("ready", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 

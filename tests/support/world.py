@@ -113,6 +113,7 @@ def _internet_services() -> list[Service]:
             ("tcp-echo", at.ECHO_PORT),
             ("udp-echo", at.ECHO_PORT),
             ("discard", at.DISCARD_PORT),
+            ("tftp", at.TFTP_PORT),
         )
     ]
     denied = [
