@@ -14,11 +14,12 @@ sys.path.insert(1, str(TREE / "tests"))
 from aero_l2.client.address import Credential, InvalidTarget, Target  # noqa: E402
 from bench import compare, page  # noqa: E402
 from bench.document import Document, NotADocument  # noqa: E402
+from bench.peer import serve  # noqa: E402
 from bench.run import NEED_PEER, PARTS, Order, take, to_stderr  # noqa: E402
 
 EPILOG = """
 ./dev bench compare A.json B.json [--within PERCENT]   by how much the CPU medians of two runs differ
-./dev bench peer ADDRESS                               the far end for --peer, where the server's guests reach it
+./dev bench peer ADDRESS                               the far end for --peer: where guests reach it
 
 AERO_L2_CLIENT_TOKEN, AERO_L2_BENCH_ORIGIN: credential and Origin for --url.
 """
@@ -125,12 +126,17 @@ def judge(first: Document, second: Document, percent: float) -> bool:
     """Print how two runs differ; whether all of it is within."""
     found = list(compare.differences(first, second))
     print(compare.markdown(found, percent / 100))
-    print(compare.verdict(first, second, found, percent / 100), flush=True)
+    print(compare.verdict(found, percent / 100), flush=True)
     return not compare.beyond(found, percent / 100)
 
 
 def main(words: list[str]) -> int:
     """The exit status: 1 where a comparison found differences beyond."""
+    if words[:1] == ["peer"]:
+        if len(words) != 2:
+            raise SystemExit("bench: peer takes one address to listen on")
+        serve(words[1])
+        return 0
     if words[:1] == ["compare"]:
         made = argparse.ArgumentParser(prog="./dev bench compare")
         made.add_argument("first")

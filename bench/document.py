@@ -20,8 +20,8 @@ class Document:
     """A run.
 
     taken: UTC, ISO 8601. server: the address measured, or ``local``. yardstick: CPU seconds of a fixed piece
-    of work, once a round (`bench.clocks.yardstick`): the speed of the machine meanwhile. steal: share of the
-    cores' time that neighbours took during the run.
+    of work, all through the run (`bench.clocks.yardstick`): the machine's speed. steal: share of the cores'
+    time that neighbours took.
     """
 
     taken: str

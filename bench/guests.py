@@ -18,7 +18,7 @@ from bench.lab import Running, Server, card
 
 @dataclass(frozen=True)
 class Guest:
-    """A namespace with a card. processes: ``server``, ``netd``, ``nat``, ``card``, as far as they can be seen."""
+    """A namespace with a card. processes: ``server``, ``netd``, ``nat``, ``card``: those that can be seen."""
 
     where: Namespace
     processes: dict[str, int] = field(default_factory=dict)

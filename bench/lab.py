@@ -26,6 +26,7 @@ from support.world import World, world
 from aero_l2.client.address import Target
 from aero_l2.quota.files import file_budget
 from bench import wire
+from bench.clocks import yardstick
 
 TREE = Path(__file__).resolve().parent.parent
 CACHE = TREE / ".cache" / "bench"
@@ -38,7 +39,8 @@ _QUIET = {"AERO_L2_LOG_LEVEL": "warning", "AERO_L2_MAX_CONNECTIONS": "0"}
 class Work:
     """How much is measured in a round."""
 
-    megabytes: int = 80
+    megabytes: int = 90
+    pieces: int = 3  # in which they are moved, so that a busy moment does not hit one path only
     seconds: float = 1.5  # at most, for a kind of latency or a flood
     samples: int = 300
     openings: int = 50
@@ -46,7 +48,7 @@ class Work:
     many: int = 1000
 
 
-QUICK = Work(megabytes=8, seconds=0.3, samples=40, openings=16, idle=8, many=40)
+QUICK = Work(megabytes=8, pieces=1, seconds=0.3, samples=40, openings=16, idle=8, many=40)
 
 
 class Running:
@@ -143,6 +145,11 @@ class Lab:
     peer: str | None
     world: World | None
     settings: dict[str, str]
+    speeds: list[float] = field(default_factory=list)
+
+    def note_speed(self) -> None:
+        """How fast the machine is, between two measurements."""
+        self.speeds.append(yardstick())
 
     @property
     def server(self) -> Server:
@@ -151,8 +158,8 @@ class Lab:
 
     @contextmanager
     def fresh_servers(self, tunnels: int) -> Iterator[list[Server]]:
-        """Other processes of the same server, for what would leave traces in it: as many as the descriptors that
-        a process may open here ask for."""
+        """More of the same server, for what would leave traces in it: enough for so many tunnels with the
+        descriptors that a process may open here."""
         assert self.world is not None
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         each = file_budget(limit, tunnels, 0).tunnels

@@ -1,8 +1,8 @@
 """A client that opens many tunnels: ``python -m bench.openings COUNT AT_ONCE URL…``.
 
-Prints ``ready``, waits for a line, opens COUNT tunnels, AT_ONCE of them at a time, of all servers in turn, and prints as JSON what it
-took and the milliseconds from TCP connect to DHCP offer of each. Keeps them open until another line comes, then
-closes them and prints the seconds that took.
+Prints ``ready``, waits for a line, opens COUNT tunnels, AT_ONCE at a time, of all servers in turn, and prints
+as JSON what it took and the milliseconds from TCP connect to DHCP offer of each. Keeps them until another
+line comes, then closes them and prints the seconds that took.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from bench.figures import Column, Table
 from bench.guests import Guest, on_tunnel, straight
 from bench.lab import Lab
-from bench.transfers import costs, used
+from bench.transfers import costs, since, used
 
 COLUMNS = (
     Column("received_per_s", "arrived, packets/s"),
@@ -54,8 +54,8 @@ def flooded(guest: Guest, direction: str, peer: str, seconds: float) -> dict[str
         before = used([guest])
         running.start()
         result = running.result()
-        after = used([guest])
+        spent = since(before, [guest])
     finally:
         running.close()
     rates = {f"{name}_per_s": result[name] / result["seconds"] for name in ("sent", "received")}
-    return {**rates, **costs(before, after, max(1, result["received"]) / 1e6, "s_per_million")}
+    return {**rates, **costs(spent, max(1, result["received"]) / 1e6, "s_per_million")}

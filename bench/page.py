@@ -29,9 +29,9 @@ def machine(document: Document) -> str:
     speed = [value * 1000 for value in document.yardstick]
     commit = f", commit {document.revision}" if document.revision else ""
     return (
-        f"{document.taken[:10]}{commit}; {facts}. Medians of {document.rounds} rounds, smallest and largest in "
-        f"brackets; {document.seconds / 60:.0f} minutes. Neighbours took {document.steal * 100:.0f} % of the cores "
-        f"meanwhile; a fixed piece of work took {statistics.median(speed):.0f} ms of CPU "
+        f"{document.taken[:10]}{commit}; {facts}. Medians of {document.rounds} rounds, smallest and largest "
+        f"in brackets; {document.seconds / 60:.0f} minutes. Neighbours took {document.steal * 100:.0f} % of "
+        f"the cores meanwhile; a fixed piece of work took {statistics.median(speed):.0f} ms of CPU "
         f"({min(speed):.0f}–{max(speed):.0f})."
     )
 
@@ -46,7 +46,7 @@ def text(taken: list[Document], percent: float, plots: dict[str, str]) -> str:
             parts.append(f"![{table.title}]({plots[name]})")
     for second in taken[1:]:
         found = list(compare.differences(first, second))
-        said = compare.verdict(first, second, found, percent / 100)
+        said = compare.verdict(found, percent / 100)
         parts.append(f"### The same again\n\nThe whole run once more, right after the first: {said}.")
         parts.append(compare.markdown(found, percent / 100))
     return "\n\n".join(parts)

@@ -1,7 +1,7 @@
 """The far end of every measurement: ``python -m bench.peer ADDRESS``, the standard library only.
 
 TCP: port 5001 sinks and says how much it was, 5002 sends as many bytes as the 8-byte request says, 5003
-echoes, 5004 is the control of a run of datagrams, whose UDP port is told there. Serves until its standard input
+echoes, 5004 is the control of a run of datagrams, whose UDP port is told there. Serves until standard input
 closes.
 """
 

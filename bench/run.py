@@ -54,17 +54,18 @@ class Order:
 def take(order: Order, say: Callable[[str], None]) -> Document:
     """Measure everything that is ordered."""
     began, stolen = time.monotonic(), clocks.stolen()
-    yardstick, tables = [], {part: _module(part).table() for part in order.parts()}
+    tables = {part: _module(part).table() for part in order.parts()}
     taken = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with ExitStack() as stack:
         lab = stack.enter_context(_place(order))
         measuring = {part: stack.enter_context(_module(part).measuring(lab)) for part in tables}
         for number in range(1, order.rounds + 1):
-            yardstick.append(clocks.yardstick())
             for part, once in measuring.items():
                 at = time.monotonic()
+                lab.note_speed()
                 once(tables[part])
                 say(f"round {number} of {order.rounds}: {part}, {time.monotonic() - at:.0f} s")
+        lab.note_speed()
     stolen_after = clocks.stolen()
     return Document(
         taken=taken,
@@ -74,7 +75,7 @@ def take(order: Order, say: Callable[[str], None]) -> Document:
         quick=order.quick,
         seconds=round(time.monotonic() - began, 1),
         machine=machine.describe(),
-        yardstick=[round(value, 5) for value in yardstick],
+        yardstick=[round(value, 6) for value in lab.speeds],
         steal=round((stolen_after[0] - stolen[0]) / max(1.0, stolen_after[1] - stolen[1]), 4),
         tables=tables,
     )

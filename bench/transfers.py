@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from bench.clocks import Cpu, cpu_of
-from bench.figures import Column, Table
+from bench.figures import Column, Row, Table
 from bench.guests import Guest, on_tunnel, straight
 from bench.lab import Lab, Running
 
@@ -24,6 +25,7 @@ COLUMNS = (
     Column("card_s_per_gb", "client", 1),
 )
 FOUR = 4
+WAYS = ("up", "down")
 
 
 def table() -> Table:
@@ -45,19 +47,47 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
             wired = [stack.enter_context(straight(lab.world.host)) for _ in range(FOUR)]
             paths += [("straight wire", wired[:1]), ("four straight wires", wired)]
         for _, guests in paths:
-            for direction in ("up", "down"):
+            for direction in WAYS:
                 transfer(guests, direction, peer, 1_000_000)
 
         def once(into: Table) -> None:
-            for direction in ("up", "down"):
-                for name, guests in paths:
-                    into.add((name, direction), transfer(guests, direction, peer, size))
+            moved: dict[Row, Moved] = {}
+            for _ in range(lab.work.pieces):
+                for direction in WAYS:
+                    lab.note_speed()
+                    for name, guests in paths:
+                        piece = transfer(guests, direction, peer, size // lab.work.pieces)
+                        row = (name, direction)
+                        moved[row] = moved[row] + piece if row in moved else piece
+            for row, whole in moved.items():
+                into.add(row, whole.figures())
 
         yield once
 
 
-def transfer(guests: list[Guest], direction: str, peer: str, size: int) -> dict[str, float]:
-    """``size`` bytes in all, through all guests at once: the figures of a round."""
+@dataclass(frozen=True)
+class Moved:
+    """Bytes that were moved, in how many seconds, for how much CPU time of each kind of process."""
+
+    size: int
+    seconds: float
+    spent: dict[str, Cpu]
+
+    def __add__(self, other: Moved) -> Moved:
+        """Both, one after the other."""
+        spent = {kind: cpu + other.spent[kind] for kind, cpu in self.spent.items()}
+        return Moved(self.size + other.size, self.seconds + other.seconds, spent)
+
+    def figures(self) -> dict[str, float]:
+        """Of a round."""
+        return {
+            "mbit_s": self.size * 8 / 1e6 / self.seconds,
+            **costs(self.spent, self.size / 1e9, "s_per_gb"),
+        }
+
+
+def transfer(guests: list[Guest], direction: str, peer: str, size: int) -> Moved:
+    """``size`` bytes in all, through all guests at once."""
     share = size // len(guests)
     running: list[Running] = []
     try:
@@ -67,12 +97,16 @@ def transfer(guests: list[Guest], direction: str, peer: str, size: int) -> dict[
             one.start()
         for one in running:
             one.result()
-        seconds, after = time.monotonic() - began, used(guests)
+        seconds, spent = time.monotonic() - began, since(before, guests)
     finally:
         for one in running:
             one.close()
-    moved = share * len(guests)
-    return {"mbit_s": moved * 8 / 1e6 / seconds, **costs(before, after, moved / 1e9, "s_per_gb")}
+    return Moved(share * len(guests), seconds, spent)
+
+
+def since(before: dict[str, Cpu], guests: list[Guest]) -> dict[str, Cpu]:
+    """CPU time that was used meanwhile."""
+    return {kind: now.since(before[kind]) for kind, now in used(guests).items()}
 
 
 def used(guests: list[Guest]) -> dict[str, Cpu]:
@@ -84,13 +118,12 @@ def used(guests: list[Guest]) -> dict[str, Cpu]:
     }
 
 
-def costs(before: dict[str, Cpu], after: dict[str, Cpu], amount: float, unit: str) -> dict[str, float]:
+def costs(spent: dict[str, Cpu], amount: float, unit: str) -> dict[str, float]:
     """CPU time for each ``amount``, by process; split for the two that do the work."""
     found = {}
-    for kind, now in after.items():
-        spent = now.since(before[kind])
-        found[f"{kind}_{unit}"] = spent.total / amount
+    for kind, cpu in spent.items():
+        found[f"{kind}_{unit}"] = cpu.total / amount
         if kind in ("server", "nat"):
-            found[f"{kind}_user_{unit}"] = spent.user / amount
-            found[f"{kind}_system_{unit}"] = spent.system / amount
+            found[f"{kind}_user_{unit}"] = cpu.user / amount
+            found[f"{kind}_system_{unit}"] = cpu.system / amount
     return found
