@@ -42,7 +42,7 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
         paths: list[tuple[str, list[Guest]]] = []
         for server in lab.servers:
             guests = [stack.enter_context(on_tunnel(server)) for _ in range(FOUR)]
-            paths += [(server.name, guests[:1]), (f"four of: {server.name}", guests)]
+            paths += [(server.name, guests[:1]), (server.name.replace("tunnel", "four tunnels", 1), guests)]
         if lab.world is not None:
             wired = [stack.enter_context(straight(lab.world.host)) for _ in range(FOUR)]
             paths += [("straight wire", wired[:1]), ("four straight wires", wired)]
@@ -57,7 +57,7 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
                     lab.note_speed()
                     for name, guests in paths:
                         piece = transfer(guests, direction, peer, size // lab.work.pieces)
-                        row = (name, direction)
+                        row: Row = (name, direction)
                         moved[row] = moved[row] + piece if row in moved else piece
             for row, whole in moved.items():
                 into.add(row, whole.figures())
