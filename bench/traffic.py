@@ -1,83 +1,146 @@
-"""Bulk TCP for benchmarks: ``traffic.py serve ADDRESS`` or ``traffic.py up|down ADDRESS BYTES``.
+"""What runs on a guest: ``python -m bench.traffic WHAT ADDRESS WORDS…``, the standard library only.
 
-The server sinks on port 5001 and sources on port 5002 (as many bytes as the client's 8-byte request says).
-The client prints seconds on stdout; the upload ends when the sink has confirmed every byte.
+    up, down BYTES          seconds for so many bytes
+    bulk-up, bulk-down      without end; says when it runs
+    connect COUNT SECONDS   milliseconds of each TCP connect, one after the other, at most so long
+    echo COUNT SECONDS      milliseconds of 64 bytes there and back over one TCP connection
+    udp-up, udp-down SECONDS    datagrams sent and received, of the smallest frames
+
+Prints ``ready``, waits for a line, and prints its result as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
-SINK, SOURCE = 5001, 5002
-BLOCK = bytes(1 << 20)
+from bench.peer import BLOCK, DATAGRAMS, ECHO, SINK, SOURCE, Counter, flood
 
-
-def sink(connection: socket.socket) -> None:
-    """Swallow until the end, then say how much it was."""
-    total = 0
-    buffer = bytearray(1 << 20)
-    with connection:
-        while count := connection.recv_into(buffer):
-            total += count
-        connection.sendall(total.to_bytes(8))
+_TIMEOUT_S = 120
+_ENDLESS = 1 << 50
+_RUNNING = 2 << 20
+"""Bytes after which a bulk flow is at its speed."""
 
 
-def source(connection: socket.socket) -> None:
-    """Send as much as is asked for."""
-    with connection:
-        left = int.from_bytes(connection.recv(8, socket.MSG_WAITALL))
+def _connected(address: str, port: int) -> socket.socket:
+    connection = socket.create_connection((address, port), timeout=_TIMEOUT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def up(address: str, size: int, running: Callable[[], None] = lambda: None) -> float:
+    """Send ``size`` bytes and wait for the confirmation."""
+    began = time.monotonic()
+    with _connected(address, SINK) as connection:
+        left = size
         while left:
             connection.sendall(BLOCK[: min(left, len(BLOCK))])
             left -= min(left, len(BLOCK))
-
-
-def serve(address: str) -> None:
-    """Serve both until stdin closes."""
-    for port, handler in ((SINK, sink), (SOURCE, source)):
-        listener = socket.create_server((address, port))
-
-        def accept(listener: socket.socket = listener, handler: object = handler) -> None:
-            while True:
-                connection, _ = listener.accept()
-                threading.Thread(target=handler, args=(connection,), daemon=True).start()  # type: ignore[arg-type]
-
-        threading.Thread(target=accept, daemon=True).start()
-    print("ready", flush=True)
-    sys.stdin.read()
-
-
-def up(address: str, count: int) -> None:
-    """Send ``count`` bytes and wait for the confirmation."""
-    with socket.create_connection((address, SINK), timeout=30) as connection:
-        connection.settimeout(300)
-        left = count
-        while left:
-            connection.sendall(BLOCK[: min(left, len(BLOCK))])
-            left -= min(left, len(BLOCK))
+            if size - left == _RUNNING:
+                running()
         connection.shutdown(socket.SHUT_WR)
-        assert int.from_bytes(connection.recv(8, socket.MSG_WAITALL)) == count
+        assert int.from_bytes(connection.recv(8, socket.MSG_WAITALL)) == size
+    return time.monotonic() - began
 
 
-def down(address: str, count: int) -> None:
-    """Receive ``count`` bytes."""
-    buffer = bytearray(1 << 20)
-    with socket.create_connection((address, SOURCE), timeout=30) as connection:
-        connection.settimeout(300)
-        connection.sendall(count.to_bytes(8))
-        left = count
+def down(address: str, size: int, running: Callable[[], None] = lambda: None) -> float:
+    """Receive ``size`` bytes."""
+    began, buffer, is_running = time.monotonic(), bytearray(1 << 20), False
+    with _connected(address, SOURCE) as connection:
+        connection.sendall(size.to_bytes(8))
+        left = size
         while left:
             got = connection.recv_into(buffer)
             assert got, "the connection ended early"
             left -= got
+            if not is_running and size - left >= _RUNNING:
+                is_running = True
+                running()
+    return time.monotonic() - began
+
+
+def _repeated(count: int, seconds: float, once: Callable[[], None]) -> list[float]:
+    """Milliseconds of each turn, until there are so many or the time is over; at least ten."""
+    times: list[float] = []
+    end = time.monotonic() + seconds
+    while len(times) < count and (len(times) < 10 or time.monotonic() < end):
+        began = time.perf_counter()
+        once()
+        times.append((time.perf_counter() - began) * 1000)
+    return times
+
+
+def connect(address: str, count: int, seconds: float) -> list[float]:
+    """TCP connects; the close is the peer's turn and not in the time."""
+    opened: list[socket.socket] = []
+    try:
+        return _repeated(count, seconds, lambda: opened.append(_connected(address, ECHO)))
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+def echo(address: str, count: int, seconds: float) -> list[float]:
+    """Round trips of 64 bytes."""
+    with _connected(address, ECHO) as connection:
+
+        def once() -> None:
+            connection.sendall(bytes(64))
+            assert len(connection.recv(64, socket.MSG_WAITALL)) == 64
+
+        return _repeated(count, seconds, once)
+
+
+def udp(address: str, way: str, seconds: float) -> dict[str, float]:
+    """A flood one way: how many were sent, how many came, in how many seconds."""
+    with _connected(address, DATAGRAMS) as control, socket.socket(type=socket.SOCK_DGRAM) as flow:
+        flow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        control.sendall(way.encode())
+        flow.connect((address, int.from_bytes(control.recv(2, socket.MSG_WAITALL))))
+        if way == "u":
+            sent = _flooded(flow, seconds)
+            control.sendall(b".")
+            received = int.from_bytes(control.recv(8, socket.MSG_WAITALL))
+        else:
+            control.sendall(round(seconds * 1000).to_bytes(4))
+            seen = Counter(flow)
+            flow.send(b"here")
+            sent = int.from_bytes(control.recv(8, socket.MSG_WAITALL))
+            received = seen.finish()
+    return {"sent": sent, "received": received, "seconds": seconds}
+
+
+def _flooded(flow: socket.socket, seconds: float) -> int:
+    """`flood` on a thread, whose priority is its own."""
+    sent: list[int] = []
+    thread = threading.Thread(target=lambda: sent.append(flood(flow, seconds)))
+    thread.start()
+    thread.join()
+    return sent[0]
+
+
+def main(what: str, address: str, *words: str) -> None:
+    """Wait for the start, do it, say what came of it."""
+    numbers = [float(word) for word in words]
+    todo: dict[str, Callable[[], Any]] = {
+        "up": lambda: up(address, int(numbers[0])),
+        "down": lambda: down(address, int(numbers[0])),
+        "bulk-up": lambda: up(address, _ENDLESS, lambda: print("running", flush=True)),
+        "bulk-down": lambda: down(address, _ENDLESS, lambda: print("running", flush=True)),
+        "connect": lambda: connect(address, int(numbers[0]), numbers[1]),
+        "echo": lambda: echo(address, int(numbers[0]), numbers[1]),
+        "udp-up": lambda: udp(address, "u", numbers[0]),
+        "udp-down": lambda: udp(address, "d", numbers[0]),
+    }
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(todo[what]()), flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(sys.argv[2])
-    else:
-        began = time.monotonic()
-        {"up": up, "down": down}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
-        print(time.monotonic() - began)
+    main(*sys.argv[1:])

@@ -55,20 +55,20 @@ def is_alive(pid: int) -> bool:
     return not state.startswith(("Z", "X"))
 
 
-def descendants(root: int) -> list[int]:
-    """Living processes that come from ``root``, without itself."""
+def descendants(*roots: int) -> list[int]:
+    """Living processes that come from ``roots``, without these unless one comes from another."""
     children: dict[int, list[int]] = {}
     for pid in pids():
         parent = status(pid).get("PPid")
         if parent is not None:
             children.setdefault(int(parent), []).append(pid)
-    found: list[int] = []
-    queue = [root]
+    found: set[int] = set()
+    queue = list(roots)
     while queue:
-        for child in children.get(queue.pop(), []):
-            queue.append(child)
-            found.append(child)
-    return [pid for pid in found if is_alive(pid)]
+        new = set(children.get(queue.pop(), [])) - found
+        queue += new
+        found |= new
+    return sorted(pid for pid in found if is_alive(pid))
 
 
 def namespaces_of(pid: int) -> set[str]:

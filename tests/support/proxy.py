@@ -98,9 +98,8 @@ class Proxy:
 
     def processes(self) -> list[int]:
         """Every living process of the proxy, also one that lost its parent after an earlier look."""
-        self._known.update([self.pid, *procfs.descendants(self.pid)])
-        for pid in list(self._known):
-            self._known.update(procfs.descendants(pid))
+        self._known.add(self.pid)
+        self._known.update(procfs.descendants(*self._known))
         self._known = {pid for pid in self._known if procfs.is_alive(pid)}
         return sorted(self._known)
 

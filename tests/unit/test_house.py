@@ -127,16 +127,28 @@ def test_shell_scripts_parse(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_lock_pins_everything_by_hash_and_names_no_place() -> None:
-    lines = (TREE / "requirements.lock").read_text().splitlines()
+@pytest.mark.parametrize(
+    ("lock", "extras"),
+    [("requirements.lock", ("fast", "test", "dev")), ("bench/requirements.lock", ("bench",))],
+)
+def test_lock_pins_everything_by_hash_and_names_no_place(lock: str, extras: tuple[str, ...]) -> None:
+    lines = (TREE / lock).read_text().splitlines()
     pins = [line for line in lines if not line.startswith(" ")]
     assert all(re.match(r"[a-z0-9.-]+==\S+ (; .+ )?\\$", line) for line in pins), pins
     hashes = [line for line in lines if line.startswith(" ")]
     assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in hashes)
     declared = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
-    wanted = [*declared["dependencies"], *chain.from_iterable(declared["optional-dependencies"].values())]
+    wanted = [
+        *declared["dependencies"],
+        *chain.from_iterable(declared["optional-dependencies"][e] for e in extras),
+    ]
     pinned = {line.split("==")[0] for line in pins}
     assert {re.split(r"[<>=~!\[; ]", need)[0] for need in wanted} <= pinned, "run ./dev lock"
+
+
+def test_every_extra_is_in_a_lock() -> None:
+    declared = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(declared) == {"fast", "test", "dev", "bench"}
 
 
 def test_nothing_names_a_workplace() -> None:

@@ -1,0 +1,213 @@
+"""Where a run takes place: a closed world with a server in it, or a server elsewhere, seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support import addresses as at
+from support.ns import Namespace
+from support.proxy import Proxy, run_proxy
+from support.world import World, world
+
+from aero_l2.client.address import Target
+from aero_l2.quota.files import file_budget
+from bench import wire
+from bench.clocks import yardstick
+
+TREE = Path(__file__).resolve().parent.parent
+CACHE = TREE / ".cache" / "bench"
+FILES = 65_536
+"""Descriptors that a server may open, where the machine allows it: enough for more than 1,000 tunnels."""
+_QUIET = {"AERO_L2_LOG_LEVEL": "warning", "AERO_L2_MAX_CONNECTIONS": "0"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much is measured in a round."""
+
+    megabytes: int = 90
+    pieces: int = 3  # in which they are moved, so that a busy moment does not hit one path only
+    seconds: float = 1.5  # at most, for a kind of latency or a flood
+    samples: int = 300
+    openings: int = 50
+    idle: int = 50
+    many: int = 1000
+
+
+QUICK = Work(megabytes=8, pieces=1, seconds=0.3, samples=40, openings=16, idle=8, many=40)
+
+
+class Running:
+    """A Python program of ours that says ``ready`` and then waits for its start."""
+
+    def __init__(self, command: list[str], **options: Any) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TREE, **options
+        )
+        self.expect("ready")
+
+    def expect(self, word: str) -> None:
+        """Wait for a line."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line == f"{word}\n", f"{self._process.args!r}: {line!r} instead of {word}"
+
+    def start(self) -> None:
+        """Let it begin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def result(self) -> Any:
+        """What it prints next, which is JSON."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"{self._process.args!r} ended with {self._process.wait(10)}"
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.kill()
+        self._process.wait(10)
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+
+
+@dataclass
+class Server:
+    """What gives tunnels: its name in tables, its address, and the process where it is ours."""
+
+    name: str
+    target: Target
+    where: Namespace | None = None
+    proxy: Proxy | None = field(default=None, repr=False)
+
+    def client(self, module: str, *words: str) -> list[str]:
+        """The command line of a program that stands where clients of this server are."""
+        command = [sys.executable, "-m", module, *words]
+        return command if self.where is None else self.where.enter(*command)
+
+    def open(self) -> socket.socket:
+        """A tunnel after its handshake, its socket blocking. Raises TunnelRefused, OSError."""
+        host, port = wire.endpoint(self.target)
+        if self.target.is_tls:
+            connection = self._through_tls(host, port)
+        elif self.where is None:
+            connection = socket.create_connection((host, port), timeout=30)
+        else:
+            connection = self.where.connect(host, port)
+        wire.shake_hands(connection, self.target)
+        return connection
+
+    def _through_tls(self, host: str, port: int) -> socket.socket:
+        near, far = socket.socketpair()
+        with far:  # the relay ends by itself when the near end is closed
+            subprocess.Popen(
+                self.client("bench.tls", host, str(port), str(far.fileno())),
+                pass_fds=(far.fileno(),),
+                stdin=subprocess.DEVNULL,
+                cwd=TREE,
+            )
+        return near
+
+    def processes(self) -> set[int]:
+        """All of it; none where they cannot be seen."""
+        return set(self.proxy.processes()) if self.proxy else set()
+
+    def nats(self) -> set[int]:
+        """The NAT processes of all its tunnels; none where they cannot be seen."""
+        return set(self.proxy.with_role("nat")) if self.proxy else set()
+
+
+@dataclass
+class Lab:
+    """Everything a measurement may use. peer: the address of a running `bench.peer`, as guests reach it."""
+
+    work: Work
+    servers: list[Server]
+    peer: str | None
+    world: World | None
+    settings: dict[str, str]
+    speeds: list[float] = field(default_factory=list)
+
+    def note_speed(self) -> None:
+        """How fast the machine is, between two measurements."""
+        self.speeds.append(yardstick())
+
+    @property
+    def server(self) -> Server:
+        """The one that is measured."""
+        return self.servers[0]
+
+    @contextmanager
+    def fresh_servers(self, tunnels: int) -> Iterator[list[Server]]:
+        """More of the same server, for what would leave traces in it: enough for so many tunnels with the
+        descriptors that a process may open here."""
+        assert self.world is not None
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        each = file_budget(limit, tunnels, 0).tunnels
+        with ExitStack() as stack:
+            number = -(-tunnels // each)
+            yield [stack.enter_context(_server("", self.world, self.settings)) for _ in range(number)]
+
+
+def card() -> str:
+    """card.c, compiled."""
+    source = TREE / "bench/card.c"
+    target = CACHE / f"card-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not target.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".new-{target.name}-{os.getpid()}")
+        subprocess.run(["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-o", new, source], check=True)
+        new.rename(target)
+    return str(target)
+
+
+@contextmanager
+def _server(name: str, built: World, settings: Mapping[str, str]) -> Iterator[Server]:
+    with ExitStack() as stack:
+        proxy = stack.enter_context(run_proxy(built, "root", {**_QUIET, **settings}))
+        yield Server(name, Target.of(proxy.url, origin=""), built.host, proxy)
+        with contextlib.redirect_stderr(io.StringIO()):  # its log is of interest where something goes wrong
+            stack.close()
+
+
+@contextmanager
+def local(work: Work, settings: dict[str, str], also: dict[str, str]) -> Iterator[Lab]:
+    """A closed world, in which nothing leaves the machine. also: settings of a second server, to compare."""
+    with contextlib.suppress(ValueError, OSError):  # not every root may raise it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aero-l2-bench-")))
+        folder.chmod(0o755)
+        built = stack.enter_context(world(folder))
+        peer = Running(built.internet.enter(sys.executable, "-m", "bench.peer", at.WEB))
+        stack.callback(peer.close)
+        servers = [stack.enter_context(_server("tunnel", built, settings))]
+        if also:
+            name = "tunnel, " + " ".join(f"{key.removeprefix('AERO_L2_')}={also[key]}" for key in also)
+            servers.append(stack.enter_context(_server(name, built, {**settings, **also})))
+        yield Lab(work, servers, at.WEB, built, settings)
+
+
+@contextmanager
+def outside(work: Work, target: Target, peer: str | None) -> Iterator[Lab]:
+    """A server elsewhere, of which only the outside is seen."""
+    yield Lab(work, [Server("tunnel", target)], peer, None, {})

@@ -1,0 +1,59 @@
+"""TCP connect and a 64-byte echo, while nothing else goes on and beside a bulk flow of the same guest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from bench.figures import Column, Table, quantile
+from bench.guests import Guest, on_tunnel, straight
+from bench.lab import Lab
+
+COLUMNS = (
+    Column("connect_p50_ms", "connect p50 ms", 1),
+    Column("connect_p99_ms", "p99", 1),
+    Column("echo_p50_ms", "echo p50 ms", 1),
+    Column("echo_p99_ms", "p99", 1),
+)
+MEANWHILE = {"idle": None, "bulk flow up": "bulk-up", "bulk flow down": "bulk-down"}
+
+
+def table() -> Table:
+    """Nothing measured yet."""
+    return Table("latency", "Latency", ("path", "meanwhile"), COLUMNS)
+
+
+@contextmanager
+def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
+    """A guest on each path; each call takes all of them in turn."""
+    assert lab.peer is not None
+    peer = lab.peer
+    with ExitStack() as stack:
+        paths = [(server.name, stack.enter_context(on_tunnel(server))) for server in lab.servers]
+        if lab.world is not None:
+            paths.append(("straight wire", stack.enter_context(straight(lab.world.host))))
+
+        def once(into: Table) -> None:
+            for meanwhile, bulk in MEANWHILE.items():
+                for name, guest in paths:
+                    into.add((name, meanwhile), beside(bulk, guest, peer, lab))
+
+        yield once
+
+
+def beside(bulk: str | None, guest: Guest, peer: str, lab: Lab) -> dict[str, float]:
+    """Both kinds of latency while ``bulk`` runs."""
+    with ExitStack() as stack:
+        if bulk is not None:
+            flow = guest.traffic(bulk, peer)
+            stack.callback(flow.close)
+            flow.start()
+            flow.expect("running")
+        figures: dict[str, float] = {}
+        for kind in ("connect", "echo"):
+            asking = guest.traffic(kind, peer, lab.work.samples, lab.work.seconds)
+            stack.callback(asking.close)
+            asking.start()
+            times = asking.result()
+            figures |= {f"{kind}_p50_ms": quantile(times, 0.5), f"{kind}_p99_ms": quantile(times, 0.99)}
+    return figures

@@ -1,0 +1,98 @@
+"""Memory of an idle tunnel: proportional set size of the processes, and what the kernel has grown by."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.wait import wait_until
+
+from bench.figures import Column, Table
+from bench.lab import Lab, Running, Server
+
+COLUMNS = (
+    Column("processes_mib", "processes MiB", 2),
+    Column("nat_mib", "of it slirp4netns", 2),
+    Column("kernel_mib", "kernel MiB", 2),
+)
+_KERNEL = ("Slab", "KernelStack", "PageTables", "Percpu", "VmallocUsed")
+_SETTLED = 0.005
+_PAUSE_S = 0.3
+
+
+def table() -> Table:
+    """Nothing measured yet."""
+    return Table("memory", "Memory of an idle tunnel", ("tunnels",), COLUMNS)
+
+
+def pss_mib(pids: set[int]) -> float:
+    """Proportional set size of processes together (proc(5), smaps_rollup); ended ones count as nothing."""
+    total = 0
+    for pid in pids:
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found = re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)
+        total += int(found[1]) if found else 0
+    return total / 1024
+
+
+def kernel_mib() -> float:
+    """Slabs, stacks, page tables, per-CPU areas, vmalloc (proc(5), meminfo); of the whole machine."""
+    text = Path("/proc/meminfo").read_text()
+    return sum(int(found[1]) for name in _KERNEL if (found := re.search(rf"{name}: +(\d+)", text))) / 1024
+
+
+def settled(measure: Callable[[], float], timeout_s: float = 20) -> float:
+    """A size once it has stopped to move; the last one where it does not."""
+    end, last = time.monotonic() + timeout_s, measure()
+    while time.monotonic() < end:
+        time.sleep(_PAUSE_S)
+        now = measure()
+        if abs(now - last) <= _SETTLED * last:
+            return now
+        last = now
+    return last
+
+
+class Sizes:
+    """What servers and the kernel hold at a moment, in MiB."""
+
+    def __init__(self, *servers: Server) -> None:
+        pids = {pid for server in servers for pid in server.processes()}
+        self.processes = settled(lambda: pss_mib(pids))
+        self.nats = pss_mib({pid for server in servers for pid in server.nats()})
+        self.kernel = kernel_mib()
+
+    def per_tunnel(self, before: Sizes, count: int) -> dict[str, float]:
+        """Of each of ``count`` tunnels that were opened since."""
+        return {
+            "processes_mib": (self.processes - before.processes) / count,
+            "nat_mib": (self.nats - before.nats) / count,
+            "kernel_mib": (self.kernel - before.kernel) / count,
+        }
+
+
+@contextmanager
+def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
+    """Each call opens idle tunnels beside those that there are, and closes them."""
+    server, count = lab.server, lab.work.idle
+
+    def once(into: Table) -> None:
+        known = server.nats()
+        before = Sizes(server)
+        running = Running(server.client("bench.openings", str(count), "4", server.target.url))
+        try:
+            running.start()
+            result = running.result()
+            assert not result["errors"], result["errors"]
+            into.add((str(count),), Sizes(server).per_tunnel(before, count))
+        finally:
+            running.close()
+        wait_until(lambda: server.nats() <= known, "the tunnels are undone", 120)
+
+    yield once

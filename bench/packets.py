@@ -1,0 +1,61 @@
+"""The smallest datagrams, as fast as they get through: 64-byte Ethernet frames, 60 of them on a tunnel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from bench.figures import Column, Table
+from bench.guests import Guest, on_tunnel, straight
+from bench.lab import Lab
+from bench.transfers import costs, since, used
+
+COLUMNS = (
+    Column("received_per_s", "arrived, packets/s"),
+    Column("sent_per_s", "sent"),
+    Column("server_s_per_million", "server CPU s per million arrived", 1),
+    Column("server_user_s_per_million", "of it user", 1),
+    Column("server_system_s_per_million", "system", 1),
+    Column("netd_s_per_million", "netd", 1),
+    Column("nat_s_per_million", "slirp4netns", 1),
+    Column("nat_user_s_per_million", "of it user", 1),
+    Column("nat_system_s_per_million", "system", 1),
+    Column("card_s_per_million", "client", 1),
+)
+
+
+def table() -> Table:
+    """Nothing measured yet."""
+    return Table("packets", "64-byte UDP packets", ("path", "direction"), COLUMNS)
+
+
+@contextmanager
+def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
+    """A guest on each path; each call takes all of them in turn, both ways."""
+    assert lab.peer is not None
+    peer = lab.peer
+    with ExitStack() as stack:
+        paths = [(server.name, stack.enter_context(on_tunnel(server))) for server in lab.servers]
+        if lab.world is not None:
+            paths.append(("straight wire", stack.enter_context(straight(lab.world.host))))
+
+        def once(into: Table) -> None:
+            for direction in ("up", "down"):
+                for name, guest in paths:
+                    into.add((name, direction), flooded(guest, direction, peer, lab.work.seconds))
+
+        yield once
+
+
+def flooded(guest: Guest, direction: str, peer: str, seconds: float) -> dict[str, float]:
+    """One flood: what was sent, what came."""
+    running = guest.traffic(f"udp-{direction}", peer, seconds)
+    try:
+        before = used([guest])
+        running.start()
+        result = running.result()
+        spent = since(before, [guest])
+    finally:
+        running.close()
+    rates = {f"{name}_per_s": result[name] / result["seconds"] for name in ("sent", "received")}
+    return {**rates, **costs(spent, max(1, result["received"]) / 1e6, "s_per_million")}
