@@ -126,7 +126,7 @@ def judge(first: Document, second: Document, percent: float) -> bool:
     """Print how two runs differ; whether all of it is within."""
     found = list(compare.differences(first, second))
     print(compare.markdown(found, percent / 100))
-    print(compare.verdict(found, percent / 100), flush=True)
+    print(compare.verdict(first, second, found, percent / 100), flush=True)
     return not compare.beyond(found, percent / 100)
 
 

@@ -23,18 +23,10 @@ class Difference:
     first: float
     second: float
 
-    speed: float
-    """CPU seconds of the same work in the second run over those in the first."""
-
-    @property
-    def plain(self) -> float:
-        """+0.1: the second is 10 % more."""
-        return self.second / self.first - 1
-
     @property
     def share(self) -> float:
-        """The same, had the machine been as fast as in the first run."""
-        return self.second / self.first / self.speed - 1
+        """+0.1: the second is 10 % more."""
+        return self.second / self.first - 1
 
 
 def speed(first: Document, second: Document) -> float:
@@ -46,7 +38,6 @@ def speed(first: Document, second: Document) -> float:
 
 def differences(first: Document, second: Document) -> Iterator[Difference]:
     """Every compared figure that both runs have and that is not negligible in both."""
-    slower = speed(first, second)
     for name, table in first.tables.items():
         other = second.tables.get(name)
         if other is None:
@@ -55,35 +46,34 @@ def differences(first: Document, second: Document) -> Iterator[Difference]:
             for column in table.columns:
                 a, b = table.median(row, column.name), other.median(row, column.name)
                 if column.compared and a and b and max(a, b) > NEGLIGIBLE:
-                    yield Difference(name, row, column, a, b, slower)
+                    yield Difference(name, row, column, a, b)
 
 
 def beyond(found: list[Difference], within: float) -> list[Difference]:
     """Those that differ by more than ``within`` of the larger, so that the order of the two is no matter."""
-    return [one for one in found if 1 - min(1 + one.share, 1 / (1 + one.share)) > within]
+    return [one for one in found if 1 - min(one.first, one.second) / max(one.first, one.second) > within]
 
 
 def markdown(found: list[Difference], within: float) -> str:
     """A table, the figures beyond marked."""
     far = beyond(found, within)
-    lines = ["| measured | figure | first | second | difference | at the same speed |", f"|{'---|' * 6}"]
+    lines = ["| measured | figure | first | second | difference |", f"|{'---|' * 5}"]
     for one in found:
         share = f"{one.share * 100:+.1f} %" + (" **beyond**" if one in far else "")
         values = (number(value, max(1, one.column.digits)) for value in (one.first, one.second))
-        cells = [f"{one.table}: {', '.join(one.row)}", one.column.heading, *values]
-        lines.append(f"| {' | '.join([*cells, f'{one.plain * 100:+.1f} %', share])} |")
+        lines.append(
+            f"| {one.table}: {', '.join(one.row)} | {one.column.heading} | {' | '.join(values)} | {share} |"
+        )
     return "\n".join(lines)
 
 
-def verdict(found: list[Difference], within: float) -> str:
-    """One line: how far apart, and how much of it was the machine."""
+def verdict(first: Document, second: Document, found: list[Difference], within: float) -> str:
+    """One line: how far apart, and how far the machine was."""
     if not found:
         return "nothing to compare: the runs have no CPU figure in common"
-    far = beyond(found, within)
-    plain, fair = (max((one.plain for one in found), key=abs), max((one.share for one in found), key=abs))
-    slower = found[0].speed - 1
+    far, largest = beyond(found, within), max((one.share for one in found), key=abs)
     return (
         f"{len(found) - len(far)} of {len(found)} medians within {within * 100:.0f} %, the largest "
-        f"difference {fair * 100:+.1f} %. For the same work the machine took {slower * 100:+.1f} % CPU time "
-        f"in the second run; without taking that into account the largest difference is {plain * 100:+.1f} %"
+        f"difference {largest * 100:+.1f} %; for a fixed piece of work the machine took "
+        f"{(speed(first, second) - 1) * 100:+.1f} % CPU time in the second run"
     )

@@ -46,7 +46,7 @@ def text(taken: list[Document], percent: float, plots: dict[str, str]) -> str:
             parts.append(f"![{table.title}]({plots[name]})")
     for second in taken[1:]:
         found = list(compare.differences(first, second))
-        said = compare.verdict(found, percent / 100)
+        said = compare.verdict(first, second, found, percent / 100)
         parts.append(f"### The same again\n\nThe whole run once more, right after the first: {said}.")
         parts.append(compare.markdown(found, percent / 100))
     return "\n\n".join(parts)
