@@ -7,13 +7,13 @@ address-dependent filtering, as RFC 4787 REQ-8 has it. From any other address no
 """
 
 from netns import newflows
-from netns.names import ENCRYPTED_DNS_PORT
+from netns.names import ENCRYPTED_DNS_PORT, NAMED_SET
 from netns.portrules import refused_udp_sources
-from netns.spec import GUEST, SegmentSpec
+from netns.spec import GUEST, NAT_CLIENT, SegmentSpec
 
 ASKED_SET = "asked4"
 MAX_ASKED = 1024
-"""Elements of `ASKED_SET`, 16 KiB of kernel memory. Of flows beyond, only the port that was asked answers."""
+"""Elements of `ASKED_SET`. Of flows beyond, only the port that was asked answers; no more begin outside."""
 _ELEMENT = "ip daddr . udp sport"
 
 
@@ -34,7 +34,7 @@ def remember(match: str = "") -> str:
 
 def translation() -> str:
     """A line that sends to the guest what comes from an address that was asked (nat, prerouting)."""
-    return f'    iif "tap1" ip saddr . udp dport @{ASKED_SET} dnat ip to {GUEST}'
+    return f'    iif "tap1" ip daddr {NAT_CLIENT} ip saddr . udp dport @{ASKED_SET} dnat ip to {GUEST}'
 
 
 def entrance() -> str:
@@ -45,15 +45,31 @@ def entrance() -> str:
 def chain(spec: SegmentSpec) -> str:
     """Judge the port that answers, as if the guest had dialled it, and keep the limits of flows.
 
-    The guest may send to that port from then on, so what is denied to it does not come in either.
+    The guest may send to that port from then on, so what is denied to it does not come in either, nor what a
+    forward leads elsewhere. Flows that begin outside get half of the number and have a
+    rate of their own, a tenth, so that the guest can begin its own whatever comes in.
     """
     rules = list(refused_udp_sources(spec.denied_udp_ports, spec.allowed_udp_ports))
     if spec.redirect_dns:
         rules.append(f"udp sport {{ 53, {ENCRYPTED_DNS_PORT} }} drop")
+    if spec.only_named:
+        rules.append(f"ip saddr != @{NAMED_SET} drop")
+    if led := [f"{f.address} . {f.port}" for f in spec.forwards if f.protocol == "udp"]:
+        rules.append(f"ip saddr . udp sport {{ {', '.join(led)} }} drop")
     return f"""\
   chain other_port {{
     {newflows.BEGUN} accept
 {"".join(f"    {rule}{chr(10)}" for rule in rules)}\
-{newflows.limited(spec.max_new_flows_per_s)}\
+{newflows.limited(-(-spec.max_new_flows_per_s // 10))}\
+    ct count over {_most(spec.max_udp_flows)} counter name limit_udp drop
     goto admit_udp
   }}"""
+
+
+def _most(udp_flows: int) -> int:
+    """How many of a tunnel's ``udp_flows`` (0 = no limit) may begin outside.
+
+    A server that was asked, or who sends in its name, could else hold all of them for good. A transfer by
+    TFTP takes two, one that begins here and one there, so half of them costs it none.
+    """
+    return min(MAX_ASKED, max(1, udp_flows // 2)) if udp_flows else MAX_ASKED

@@ -1,5 +1,7 @@
 """Answers from another port than the one that was asked: who gets in, who does not, and what it costs."""
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +13,9 @@ from scapy.packet import Packet
 from support.segment import Segment, segment
 from support.wait import wait_until
 
-from netns.spec import GUEST, Forward, SegmentSpec
+from netns import nftables
+from netns.otherports import MAX_ASKED
+from netns.spec import GATEWAY, GUEST, NAT_CLIENT, Forward, SegmentSpec
 
 SERVER = "93.184.216.34"
 OTHER = "93.184.216.35"
@@ -80,10 +84,57 @@ def test_no_answer_comes_from_a_port_that_is_closed_to_the_guest(
 
 
 def test_flows_that_begin_outside_count_with_the_guests(lan: Segment) -> None:
+    lan.judge(*[asked(sport=2000 + n) for n in range(4)], leaving=4)
+    assert not answer(lan, 40000)
+    assert lan.counters()["limit_udp"] == 1
+
+
+def test_flows_that_begin_outside_leave_the_guest_half_of_its_own() -> None:
+    with segment(replace(SPEC, max_udp_flows=6)) as lan:
+        lan.judge(asked(), leaving=1)
+        assert [bool(answer(lan, 40000 + n)) for n in range(5)] == [True, True, True, False, False]
+        _, left = lan.judge(*[asked(sport=3000 + n, to=OTHER) for n in range(3)], leaving=2)
+        assert (len(left), lan.counters()["limit_udp"]) == (2, 3)
+
+
+def test_flows_that_begin_outside_are_limited_where_the_guests_are_not() -> None:
+    with segment(replace(SPEC, max_udp_flows=0, max_new_flows_per_s=0)) as lan:
+        lan.judge(asked(), leaving=1)
+        got = 0
+        for n in range(MAX_ASKED + 3):
+            lan.send_from_nat(IP(src=SERVER, dst=str(NAT_CLIENT)) / UDP(sport=40000 + n, dport=2000))
+            if n % 64 == 0 or n > MAX_ASKED:
+                got += len(lan.judge()[0])
+        assert (got, lan.counters()["limit_udp"]) == (MAX_ASKED, 3)
+
+
+def test_flows_that_begin_outside_begin_at_a_tenth_of_the_rate() -> None:
+    with segment(replace(SPEC, max_udp_flows=0, max_new_flows_per_s=10)) as lan:
+        lan.judge(asked(), leaving=1)
+        for n in range(30):
+            lan.send_from_nat(IP(src=SERVER, dst=str(NAT_CLIENT)) / UDP(sport=40000 + n, dport=2000))
+        assert 2 <= len(lan.judge()[0]) < 10
+        assert lan.counters()["limit_new_flows"] > 20
+
+
+def test_nothing_comes_in_to_another_address_than_the_nat_clients(lan: Segment) -> None:
     lan.judge(asked(), leaving=1)
-    got = [bool(answer(lan, 40000 + n)) for n in range(5)]
-    assert got == [True, True, True, False, False]
-    assert lan.counters()["limit_udp"] == 2
+    for to in ("10.0.3.255", "255.255.255.255", str(GATEWAY), "224.0.0.1", str(GUEST)):
+        lan.send_from_nat(IP(src=SERVER, dst=to) / UDP(sport=40001, dport=2000))
+    assert lan.judge()[0] == []
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_a_forward_leads_elsewhere_does_not_answer_itself(before: bool) -> None:
+    """Else what the guest sends there would no longer go to the forward's target."""
+    forward = Forward("udp", IPv4Address(SERVER), TFTP, IPv4Address("10.9.9.9"), 6969)
+    with segment(replace(SPEC, forwards=(forward,))) as lan:
+        lan.judge(asked(70), leaving=1)
+        if before:
+            lan.judge(asked(), leaving=1)
+        assert answer(lan, TFTP) == []
+        _, left = lan.judge(asked(), leaving=1)
+        assert [p[IP].dst for p in left] == ["10.9.9.9"]
 
 
 def test_targets_of_forwards_answer_from_their_port_alone() -> None:
@@ -103,3 +154,14 @@ def test_what_was_asked_is_forgotten_with_its_flow_and_not_before() -> None:
         assert len(answer(lan, 40001)) == 1
         ports = iter(range(40002, 41000))
         wait_until(lambda: not answer(lan, next(ports)), "the answers come too late", 60)
+
+
+def test_address_whose_name_has_expired_begins_no_flow_and_those_that_began_go_on() -> None:
+    with segment(replace(SPEC, redirect_dns=True, only_named=True)) as lan:
+        with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
+            nftables.open_addresses(netlink, [(IPv4Address(SERVER), 4)])
+        lan.judge(asked(), leaving=1)
+        assert len(answer(lan, 40001)) == 1
+        wait_until(lambda: lan.judge(asked(sport=3000))[0], "the name expires", 30)
+        assert answer(lan, 40002) == []
+        assert len(answer(lan, 40001)) == 1
