@@ -22,7 +22,7 @@ from support.world import World
 from websockets import Subprotocol
 from websockets.asyncio.server import ServerConnection, serve
 
-CANARY = "canary-0123456789-of-the-client"
+CANARY = "canary-0123456789-of-who-reconnects"
 _LEASE = f"{at.GUEST}/24 router {at.GATEWAY} dns {at.GATEWAY} lease 86400 server {at.GATEWAY} mtu 1500"
 
 
