@@ -69,8 +69,9 @@ def shared_proxy(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
 
 @pytest.fixture
 def proxy(shared_proxy: Proxy) -> Proxy:
-    """The shared proxy, checked to be alive before each test so that a failure is blamed on the right one."""
+    """The shared proxy, alive and without earlier tunnels: a failure is blamed on the right test."""
     assert shared_proxy.is_running(), shared_proxy.log
+    shared_proxy.wait_settled()
     return shared_proxy
 
 
