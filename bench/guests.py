@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from support.ns import Namespace, namespace
 from support.nsguest import open_tap
 
 from bench import wire
-from bench.lab import Running, Server, card
+from bench.lab import Lab, Running, Server, card
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,13 @@ def straight(host: Namespace) -> Iterator[Guest]:
             os.close(ready_read)
             nat.terminate()
             nat.wait(10)
+
+
+@contextmanager
+def one_on_each_path(lab: Lab) -> Iterator[list[tuple[str, Guest]]]:
+    """A guest on a tunnel of each server and, where the world is ours, one on the straight wire; by name."""
+    with ExitStack() as stack:
+        paths = [(server.name, stack.enter_context(on_tunnel(server))) for server in lab.servers]
+        if lab.world is not None:
+            paths.append(("straight wire", stack.enter_context(straight(lab.world.host))))
+        yield paths

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from bench.figures import Column, Table, quantile
-from bench.guests import Guest, on_tunnel, straight
+from bench.guests import Guest, one_on_each_path
 from bench.lab import Lab
 
 COLUMNS = (
@@ -28,10 +28,7 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
     """A guest on each path; each call takes all of them in turn."""
     assert lab.peer is not None
     peer = lab.peer
-    with ExitStack() as stack:
-        paths = [(server.name, stack.enter_context(on_tunnel(server))) for server in lab.servers]
-        if lab.world is not None:
-            paths.append(("straight wire", stack.enter_context(straight(lab.world.host))))
+    with one_on_each_path(lab) as paths:
 
         def once(into: Table) -> None:
             for meanwhile, bulk in MEANWHILE.items():

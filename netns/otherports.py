@@ -2,8 +2,9 @@
 
 A server may answer a datagram from another port than the one that was asked, as each TFTP server does (RFC
 1350 section 4). Connection tracking knows no such flow. So the address that a guest's port has sent to is
-remembered for as long as the flow would be, and a datagram from there to that port begins a flow of its own:
-address-dependent filtering, as RFC 4787 REQ-8 has it. From any other address nothing comes in.
+remembered, for the idle time of a flow from its last datagram that nothing had answered, and a datagram from
+there to that port begins a flow of its own: address-dependent filtering, as RFC 4787 REQ-8 has it. From any
+other address nothing comes in.
 """
 
 from netns import newflows
@@ -46,8 +47,8 @@ def chain(spec: SegmentSpec) -> str:
     """Judge the port that answers, as if the guest had dialled it, and keep the limits of flows.
 
     The guest may send to that port from then on, so what is denied to it does not come in either, nor what a
-    forward leads elsewhere. Flows that begin outside get half of the number and have a
-    rate of their own, a tenth, so that the guest can begin its own whatever comes in.
+    forward leads elsewhere. Flows that begin outside get half of the number and have a rate of their own, a
+    tenth, so that the guest can begin its own whatever comes in.
     """
     rules = list(refused_udp_sources(spec.denied_udp_ports, spec.allowed_udp_ports))
     if spec.redirect_dns:
