@@ -7,13 +7,14 @@ from contextlib import ExitStack, contextmanager
 
 from bench.figures import Column, Table, quantile
 from bench.guests import Guest, one_on_each_path
-from bench.lab import Lab
+from bench.lab import Lab, Running
 
 COLUMNS = (
     Column("connect_p50_ms", "connect p50 ms", 1),
     Column("connect_p99_ms", "p99", 1),
     Column("echo_p50_ms", "echo p50 ms", 1),
     Column("echo_p99_ms", "p99", 1),
+    Column("bulk_mbit_s", "bulk flow Mbit/s"),
 )
 MEANWHILE = {"idle": None, "bulk flow up": "bulk-up", "bulk flow down": "bulk-down"}
 
@@ -39,18 +40,22 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
 
 
 def beside(bulk: str | None, guest: Guest, peer: str, lab: Lab) -> dict[str, float]:
-    """Both kinds of latency while ``bulk`` runs."""
+    """Both kinds of latency while ``bulk`` runs, and how fast that was."""
+    figures: dict[str, float] = {}
     with ExitStack() as stack:
+        flow: Running | None = None
         if bulk is not None:
             flow = guest.traffic(bulk, peer)
             stack.callback(flow.close)
             flow.start()
             flow.expect("running")
-        figures: dict[str, float] = {}
         for kind in ("connect", "echo"):
             asking = guest.traffic(kind, peer, lab.work.samples, lab.work.seconds)
             stack.callback(asking.close)
             asking.start()
             times = asking.result()
             figures |= {f"{kind}_p50_ms": quantile(times, 0.5), f"{kind}_p99_ms": quantile(times, 0.99)}
+        if flow is not None:
+            flow.start()
+            figures["bulk_mbit_s"] = flow.result()
     return figures

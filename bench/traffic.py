@@ -1,7 +1,7 @@
 """What runs on a guest: ``python -m bench.traffic WHAT ADDRESS WORDS…``, the standard library only.
 
     up, down BYTES          seconds for so many bytes
-    bulk-up, bulk-down      without end; says when it runs
+    bulk-up, bulk-down      without end; says when it runs; at the next line, Mbit/s from then on
     connect COUNT SECONDS   milliseconds of each TCP connect, one after the other, at most so long
     echo COUNT SECONDS      milliseconds of 64 bytes there and back over one TCP connection
     udp-up, udp-down SECONDS    datagrams sent and received, of the smallest frames
@@ -11,6 +11,7 @@ Prints ``ready``, waits for a line, and prints its result as JSON.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import sys
@@ -33,24 +34,37 @@ def _connected(address: str, port: int) -> socket.socket:
     return connection
 
 
-def up(address: str, size: int, running: Callable[[], None] = lambda: None) -> float:
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    """So many bytes; one recv may bring fewer where the socket has a time-out, MSG_WAITALL or not."""
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        assert more, "the connection ended early"
+        data += more
+    return data
+
+
+def _unseen(_: int) -> None:
+    """Nobody wants to know how many bytes these were."""
+
+
+def up(address: str, size: int, moved: Callable[[int], None] = _unseen) -> float:
     """Send ``size`` bytes and wait for the confirmation."""
     began = time.monotonic()
     with _connected(address, SINK) as connection:
         left = size
         while left:
-            connection.sendall(BLOCK[: min(left, len(BLOCK))])
-            left -= min(left, len(BLOCK))
-            if size - left == _RUNNING:
-                running()
+            sent = connection.send(BLOCK[: min(left, len(BLOCK))])
+            left -= sent
+            moved(sent)
         connection.shutdown(socket.SHUT_WR)
-        assert int.from_bytes(connection.recv(8, socket.MSG_WAITALL)) == size
+        assert int.from_bytes(_exactly(connection, 8)) == size
     return time.monotonic() - began
 
 
-def down(address: str, size: int, running: Callable[[], None] = lambda: None) -> float:
+def down(address: str, size: int, moved: Callable[[int], None] = _unseen) -> float:
     """Receive ``size`` bytes."""
-    began, buffer, is_running = time.monotonic(), bytearray(1 << 20), False
+    began, buffer = time.monotonic(), bytearray(1 << 20)
     with _connected(address, SOURCE) as connection:
         connection.sendall(size.to_bytes(8))
         left = size
@@ -58,10 +72,26 @@ def down(address: str, size: int, running: Callable[[], None] = lambda: None) ->
             got = connection.recv_into(buffer)
             assert got, "the connection ended early"
             left -= got
-            if not is_running and size - left >= _RUNNING:
-                is_running = True
-                running()
+            moved(got)
     return time.monotonic() - began
+
+
+def bulk(transfer: Callable[[str, int, Callable[[int], None]], float], address: str) -> float:
+    """A transfer beside which something else is measured; its Mbit/s from ``running`` to the next line."""
+    total, is_running = 0, threading.Event()
+
+    def moved(size: int) -> None:
+        nonlocal total
+        total += size
+        if total >= _RUNNING:
+            is_running.set()
+
+    threading.Thread(target=transfer, args=(address, _ENDLESS, moved), daemon=True).start()
+    assert is_running.wait(_TIMEOUT_S), "the bulk flow did not come to speed"
+    before, began = total, time.monotonic()
+    print("running", flush=True)
+    sys.stdin.readline()
+    return (total - before) * 8 / 1e6 / (time.monotonic() - began)
 
 
 def _repeated(count: int, seconds: float, once: Callable[[], None]) -> list[float]:
@@ -87,11 +117,14 @@ def connect(address: str, count: int, seconds: float) -> list[float]:
 
 def echo(address: str, count: int, seconds: float) -> list[float]:
     """Round trips of 64 bytes."""
+    turns = itertools.count()
     with _connected(address, ECHO) as connection:
 
         def once() -> None:
-            connection.sendall(bytes(64))
-            assert len(connection.recv(64, socket.MSG_WAITALL)) == 64
+            asked = next(turns).to_bytes(64)
+            connection.sendall(asked)
+            answer = _exactly(connection, 64)
+            assert answer == asked, f"{answer!r} came back for {asked!r}"
 
         return _repeated(count, seconds, once)
 
@@ -101,16 +134,16 @@ def udp(address: str, way: str, seconds: float) -> dict[str, float]:
     with _connected(address, DATAGRAMS) as control, socket.socket(type=socket.SOCK_DGRAM) as flow:
         flow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         control.sendall(way.encode())
-        flow.connect((address, int.from_bytes(control.recv(2, socket.MSG_WAITALL))))
+        flow.connect((address, int.from_bytes(_exactly(control, 2))))
         if way == "u":
             sent = _flooded(flow, seconds)
             control.sendall(b".")
-            received = int.from_bytes(control.recv(8, socket.MSG_WAITALL))
+            received = int.from_bytes(_exactly(control, 8))
         else:
             control.sendall(round(seconds * 1000).to_bytes(4))
             seen = Counter(flow)
             flow.send(b"here")
-            sent = int.from_bytes(control.recv(8, socket.MSG_WAITALL))
+            sent = int.from_bytes(_exactly(control, 8))
             received = seen.finish()
     return {"sent": sent, "received": received, "seconds": seconds}
 
@@ -130,8 +163,8 @@ def main(what: str, address: str, *words: str) -> None:
     todo: dict[str, Callable[[], Any]] = {
         "up": lambda: up(address, int(numbers[0])),
         "down": lambda: down(address, int(numbers[0])),
-        "bulk-up": lambda: up(address, _ENDLESS, lambda: print("running", flush=True)),
-        "bulk-down": lambda: down(address, _ENDLESS, lambda: print("running", flush=True)),
+        "bulk-up": lambda: bulk(up, address),
+        "bulk-down": lambda: bulk(down, address),
         "connect": lambda: connect(address, int(numbers[0]), numbers[1]),
         "echo": lambda: echo(address, int(numbers[0]), numbers[1]),
         "udp-up": lambda: udp(address, "u", numbers[0]),
