@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import addresses as at
 from support.proxy import Proxy, run_proxy
+from support.tlsedge import certificate
 from support.wait import wait_until
 from support.world import World
 
@@ -24,8 +27,15 @@ MEANWHILE = ("idle", "bulk flow up", "bulk flow down")
 PATHS = ("tunnel", "four tunnels", "straight wire", "four straight wires")
 
 
-def bench(*words: str, before: Sequence[str] = ()) -> str:
-    done = subprocess.run([*before, *BENCH, *words], cwd=TREE, capture_output=True, text=True, timeout=500)
+def bench(*words: str, before: Sequence[str] = (), **variables: str) -> str:
+    done = subprocess.run(
+        [*before, *BENCH, *words],
+        cwd=TREE,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -90,26 +100,36 @@ def elsewhere(world: World) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_server_elsewhere_is_measured_from_outside(elsewhere: Proxy, tmp_path: Path) -> None:
-    world, path = elsewhere.world, tmp_path / "taken.json"
-    words = (
-        "--url",
-        elsewhere.url,
-        "--quick",
-        "--only",
-        "transfers",
-        "--only",
-        "latency",
-        "--json",
-        str(path),
+@contextmanager
+def behind_tls(proxy: Proxy, folder: Path) -> Iterator[str]:
+    """What ends TLS stands in front of the server meanwhile; its URL."""
+    command = [sys.executable, "-m", "support.tlsedge", *map(str, certificate(folder, "IP:127.0.0.1"))]
+    edge = subprocess.Popen(
+        proxy.world.host.enter(*command, at.LOOPBACK, str(proxy.port)),
+        cwd=TREE / "tests",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    peer = Running(world.internet.enter(*BENCH, "peer", at.WEB))
+    assert edge.stdout is not None
     try:
-        bench(*words, "--peer", at.WEB, before=world.host.enter())
+        yield f"wss://{at.LOOPBACK}:{int(edge.stdout.readline())}/l2"
     finally:
-        peer.close()
+        edge.kill()
+        edge.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+def test_server_elsewhere_is_measured_from_outside(elsewhere: Proxy, tmp_path: Path, *, tls: bool) -> None:
+    world, path = elsewhere.world, tmp_path / "taken.json"
+    parts = ("--only", "transfers", "--only", "latency")
+    with ExitStack() as stack:
+        url = stack.enter_context(behind_tls(elsewhere, tmp_path)) if tls else elsewhere.url
+        stack.callback(Running(world.internet.enter(*BENCH, "peer", at.WEB)).close)
+        words = ("--url", url, "--quick", *parts, "--json", str(path), "--peer", at.WEB)
+        bench(*words, before=world.host.enter(), SSL_CERT_FILE=str(tmp_path / "ca.pem"))
     taken = json.loads(path.read_text())
-    assert taken["server"] == elsewhere.url
+    assert taken["server"] == url
     assert set(figures(taken, "transfers")) == {(path, way) for path in PATHS[:2] for way in ("up", "down")}
     assert set(figures(taken, "latency")) == {("tunnel", meanwhile) for meanwhile in MEANWHILE}
 

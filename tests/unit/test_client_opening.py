@@ -6,12 +6,12 @@ import asyncio
 import logging
 import socket
 import ssl
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.peer import Peer, Script, close, error, serving
+from support.tlsedge import certificate
 from support.wait import until
 
 from aero_l2.client import (
@@ -237,13 +237,7 @@ async def test_cancelled_attempt_leaves_nothing() -> None:
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a certificate for 127.0.0.1, its key, and nothing that knows it."""
     where = tmp_path_factory.mktemp("ca")
-    subject = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    subprocess.run(
-        ["openssl", "req", "-x509", *kind, *subject, "-keyout", where / "key.pem", "-out", where / "ca.pem"],
-        check=True,
-        capture_output=True,
-    )
+    certificate(where, "IP:127.0.0.1")
     return where
 
 
