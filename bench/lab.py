@@ -39,8 +39,8 @@ _QUIET = {"AERO_L2_LOG_LEVEL": "warning", "AERO_L2_MAX_CONNECTIONS": "0"}
 class Work:
     """How much is measured in a round."""
 
-    megabytes: int = 90
-    pieces: int = 3  # in which they are moved, so that a busy moment does not hit one path only
+    megabytes: int = 180
+    pieces: int = 6  # in which they are moved, so that a busy moment does not hit one path only
     seconds: float = 1.5  # at most, for a kind of latency or a flood
     samples: int = 300
     openings: int = 50

@@ -20,6 +20,9 @@ PAYLOAD = 18
 """Bytes in an Ethernet frame of 64: the headers take 14, 20 and 8, the check sequence 4."""
 QUIET_S = 0.3
 """Datagrams on their way when a run is over arrive by then."""
+FIRST_S = 10
+"""For the first datagram, which says where the others go."""
+FLOOD_MAX_S = 10
 FLOOD_NICE = 10
 """What sends as fast as it can gives way to what it floods, and takes of the machine what is left over."""
 
@@ -50,7 +53,7 @@ def echo(connection: socket.socket) -> None:
 
 def datagrams(connection: socket.socket) -> None:
     """A run of datagrams: ``u`` counts what comes until the client says that it is done; ``d`` and
-    milliseconds (4 bytes) floods whoever sends the first datagram. Answers with the number."""
+    milliseconds (4 bytes) floods the client, from its first datagram on. Answers with the number."""
     way = connection.recv(1, socket.MSG_WAITALL)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flow:
         flow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
@@ -62,10 +65,21 @@ def datagrams(connection: socket.socket) -> None:
             count = seen.finish()
         else:
             seconds = int.from_bytes(connection.recv(4, socket.MSG_WAITALL)) / 1000
-            flow.settimeout(10)
-            flow.connect(flow.recvfrom(2048)[1])
-            count = flood(flow, seconds)
+            flow.connect(_where_from(flow, connection.getpeername()[0]))
+            count = flood(flow, min(seconds, FLOOD_MAX_S))
         connection.sendall(count.to_bytes(8))
+
+
+def _where_from(flow: socket.socket, client: str) -> tuple[str, int]:
+    """Where the client's first datagram comes from. Its TCP connection has proved the address; what others
+    send, or claim to, makes no flood. Raises TimeoutError."""
+    end = time.monotonic() + FIRST_S
+    while (left := end - time.monotonic()) > 0:
+        flow.settimeout(left)
+        source: tuple[str, int] = flow.recvfrom(2048)[1]
+        if source[0] == client:
+            return source
+    raise TimeoutError
 
 
 class Counter:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aero_l2.client.address import Target
-from bench import clocks, compare, page, wire
+from bench import clocks, compare, page, peer, wire
 from bench.__main__ import main
 from bench.document import Document, NotADocument
 from bench.figures import Column, Table, number, quantile
+from bench.lab import Running
 from bench.run import PARTS, Order, table_of
 
 TREE = Path(__file__).parents[2]
@@ -201,6 +204,31 @@ def test_refusal_hides_the_token() -> None:
     with pytest.raises(wire.TunnelRefused) as caught:
         wire.check_answer(target, b"HTTP/1.1 401 no very-secret\r\n\r\n")
     assert str(caught.value) == "ws://lab.example/l2: HTTP/1.1 401 no ***"
+
+
+def test_peer_floods_nobody_but_its_client() -> None:
+    """A datagram's source can be made up, the address of a TCP connection cannot."""
+    address = "127.0.0.77"
+    serving = Running([sys.executable, "-m", "bench.peer", address])
+    try:
+        with (
+            socket.create_connection((address, peer.DATAGRAMS), timeout=10) as control,
+            socket.socket(type=socket.SOCK_DGRAM) as victim,
+            socket.socket(type=socket.SOCK_DGRAM) as client,
+        ):
+            control.sendall(b"d" + (300).to_bytes(4))
+            there = (address, int.from_bytes(control.recv(2)))
+            victim.bind(("127.0.0.2", 0))
+            victim.sendto(b"here", there)
+            client.sendto(b"here", there)
+            assert int.from_bytes(control.recv(8)) > 0
+            client.settimeout(10)
+            assert len(client.recv(2048)) == peer.PAYLOAD
+            victim.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                victim.recv(2048)
+    finally:
+        serving.close()
 
 
 def test_only_the_plots_need_matplotlib() -> None:
