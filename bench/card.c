@@ -4,7 +4,8 @@
  *
  * In C, since a card in Python takes as much of a core as the server it is there to measure. Masks are random
  * (RFC 6455 section 5.3), batches go both ways, PINGs are answered. While the WebSocket takes nothing, the TAP
- * is not read. Ends with 0 when the WebSocket does, with 1 when the server sends what no tunnel has.
+ * is not read. Ends with 0 when the WebSocket does, with 1 when the TAP does or the server sends what no tunnel
+ * has.
  */
 
 #include <errno.h>
@@ -86,15 +87,13 @@ static void take_messages(int tap)
 {
 	size_t at = 0;
 
-	while (in_end - at >= 4) {
-		size_t size = in[at + 1] & 0x7f, skip = 2;
+	while (in_end - at >= 2) {
+		size_t size = in[at + 1] & 0x7f, skip = size == 126 ? 4 : 2;
 
-		if (size == 126) {
-			size = ((size_t)in[at + 2] << 8) | in[at + 3];
-			skip = 4;
-		} else if (size == 127) {
+		if (size == 127)
 			exit(1);
-		}
+		if (size == 126 && in_end - at >= 4)
+			size = ((size_t)in[at + 2] << 8) | in[at + 3];
 		if (in_end - at < skip + size)
 			break;
 		take_message(tap, in[at], in + at + skip, size);
@@ -156,6 +155,8 @@ int main(int argc, char **argv)
 			in_end += got > 0 ? (size_t)got : 0;
 			take_messages(tap);
 		}
+		if (wait[1].revents & (POLLERR | POLLHUP | POLLNVAL))
+			return 1;
 		if (!out_end && (wait[1].revents & POLLIN))
 			read_tap(tap);
 		if (out_end)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from support.ns import Namespace, namespace
 from support.nsguest import open_tap
+from support.wait import wait_until
 
 from bench import wire
 from bench.lab import Lab, Running, Server, card
@@ -46,14 +47,24 @@ def on_tunnel(server: Server) -> Iterator[Guest]:
         bridge = subprocess.Popen([card(), *map(str, fds)], pass_fds=fds, stdin=subprocess.DEVNULL)
         processes = {"card": bridge.pid}
         if server.proxy is not None:
-            (nat,) = server.nats() - known
-            processes |= {"server": server.proxy.one("server"), "netd": server.proxy.one("netd"), "nat": nat}
+            processes |= {"server": server.proxy.one("server"), "netd": server.proxy.one("netd")}
+            processes["nat"] = _started(server, known)
         try:
             yield Guest(where, processes)
         finally:
             bridge.kill()
             bridge.wait(10)
             os.close(tap)
+
+
+def _started(server: Server, known: set[int]) -> int:
+    """The NAT process that is new; at its start it has a child for a moment, which opens the TAP."""
+
+    def new() -> list[int]:
+        found = list(server.nats() - known)
+        return found if len(found) == 1 else []
+
+    return wait_until(new, "one NAT process more", 30)[0]
 
 
 @contextmanager

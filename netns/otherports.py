@@ -43,14 +43,17 @@ def entrance() -> str:
     return '    iif "tap1" oif "tap0" meta l4proto udp ct status dnat goto other_port'
 
 
-def chain(spec: SegmentSpec) -> str:
-    """Judge the port that answers, as if the guest had dialled it, and keep the limits of flows.
+def chain(spec: SegmentSpec, host_set: str) -> str:
+    """Judge who answers and from which port, as if the guest had dialled it, and keep the limits of flows.
+
+    ``host_set``: the addresses that are the host's own; one may have become so since it was asked.
 
     The guest may send to that port from then on, so what is denied to it does not come in either, nor what a
     forward leads elsewhere. Flows that begin outside get half of the number and have a rate of their own, a
     tenth, so that the guest can begin its own whatever comes in.
     """
-    rules = list(refused_udp_sources(spec.denied_udp_ports, spec.allowed_udp_ports))
+    rules = [f"ip saddr != @allowed4 ip saddr @{host_set} drop"]
+    rules += refused_udp_sources(spec.denied_udp_ports, spec.allowed_udp_ports)
     if spec.redirect_dns:
         rules.append(f"udp sport {{ 53, {ENCRYPTED_DNS_PORT} }} drop")
     if spec.only_named:

@@ -272,7 +272,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     ct timeout set "tcp_life"
     accept
   }}
-{otherports.chain(spec)}
+{otherports.chain(spec, HOST_SET)}
   chain admit_udp {{
 {_limit(spec.max_udp_flows, "limit_udp")}\
 {otherports.remember()}

@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -115,6 +115,18 @@ def test_flows_that_begin_outside_begin_at_a_tenth_of_the_rate() -> None:
             lan.send_from_nat(IP(src=SERVER, dst=str(NAT_CLIENT)) / UDP(sport=40000 + n, dport=2000))
         assert 2 <= len(lan.judge()[0]) < 10
         assert lan.counters()["limit_new_flows"] > 20
+
+
+@pytest.mark.parametrize(("allowed", "comes"), [((), False), ((IPv4Network(f"{SERVER}/32"),), True)])
+def test_address_that_has_become_the_hosts_begins_no_flow(
+    allowed: tuple[IPv4Network, ...], *, comes: bool
+) -> None:
+    with segment(replace(SPEC, allowed=allowed)) as lan:
+        lan.judge(asked(), leaving=1)
+        assert len(answer(lan, 40001)) == 1
+        with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
+            nftables.replace_host_set(netlink, [IPv4Network(f"{SERVER}/32")])
+        assert bool(answer(lan, 40002)) is comes
 
 
 def test_nothing_comes_in_to_another_address_than_the_nat_clients(lan: Segment) -> None:

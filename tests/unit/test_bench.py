@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from bench import clocks, compare, page, peer, wire
 from bench.__main__ import main
 from bench.document import Document, NotADocument
 from bench.figures import Column, Table, number, quantile
-from bench.lab import Running
+from bench.lab import Running, card
 from bench.run import PARTS, Order, table_of
 
 TREE = Path(__file__).parents[2]
@@ -204,6 +207,36 @@ def test_refusal_hides_the_token() -> None:
     with pytest.raises(wire.TunnelRefused) as caught:
         wire.check_answer(target, b"HTTP/1.1 401 no very-secret\r\n\r\n")
     assert str(caught.value) == "ws://lab.example/l2: HTTP/1.1 401 no ***"
+
+
+@contextmanager
+def carding() -> Iterator[tuple[subprocess.Popen[bytes], socket.socket, socket.socket]]:
+    """The card, between the far ends of its TAP and of its WebSocket."""
+    tap, guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near, server = socket.socketpair()
+    with tap, guest, near, server:
+        fds = (tap.fileno(), near.fileno())
+        process = subprocess.Popen([card(), *map(str, fds)], pass_fds=fds)
+        tap.close()
+        near.close()
+        try:
+            yield process, guest, server
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+def test_card_carries_a_frame_and_ends_at_an_empty_close() -> None:
+    with carding() as (process, guest, server):
+        server.sendall(b"\x82\x0a\xa2\x03\x00\x00frames"[:12] + b"\x88\x00")
+        assert guest.recv(2048) == b"frames"
+        assert process.wait(30) == 0
+
+
+def test_card_ends_with_its_tap() -> None:
+    with carding() as (process, guest, _):
+        guest.close()
+        assert process.wait(30) == 1
 
 
 def test_peer_floods_nobody_but_its_client() -> None:

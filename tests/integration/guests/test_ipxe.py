@@ -19,7 +19,7 @@ _DOTS_WITHOUT_ADVERTISEMENT = 18
 def test_ipxe_does_not_wait_for_a_router_of_ipv6(proxy: Proxy) -> None:
     script = f"""#!ipxe
 dhcp net0 || reboot
-show net0/ip
+show net0/ip || reboot
 imgfetch http://{at.WEB}/hello || reboot
 sleep 1
 reboot
@@ -38,10 +38,10 @@ def test_ipxe_with_e1000_gets_lease_dns_and_a_second_stage_by_http(proxy: Proxy)
     nslookup: the name server's log says that it was asked."""
     script = """#!ipxe
 ifconf -c dhcp net0 || reboot
-show net0.dhcp/ip
-show net0.dhcp/netmask
-show net0.dhcp/gateway
-show net0.dhcp/dns
+show net0.dhcp/ip || reboot
+show net0.dhcp/netmask || reboot
+show net0.dhcp/gateway || reboot
+show net0.dhcp/dns || reboot
 chain http://web.example.test/second.ipxe || echo AERO-CHECK no second stage
 sleep 1
 reboot
