@@ -1,5 +1,6 @@
 """Boot firmware as guests: machines whose network stack is the firmware's own."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +66,14 @@ def grub(script: str) -> Machine:
     return Machine(
         "stream", lambda directory, sock: _ovmf(directory, sock, files, "virtio-net-pci,bootindex=2")
     )
+
+
+def grub_version() -> str:
+    """What the program says of itself, ``2.06``: it stands in it with the package's revision."""
+    program = (downloaded("grub-efi-amd64-bin") / _GRUB / "monolithic/grubnetx64.efi").read_bytes()
+    found = re.search(rb"(\d+\.\d+)-\d+[+~.\w]*\0", program)
+    assert found, "the version is not where it was"
+    return found[1].decode()
 
 
 def _shell(directory: Path, sock: Path) -> list[str]:

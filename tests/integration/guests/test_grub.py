@@ -50,5 +50,5 @@ def test_grub_gets_lease_dns_http_and_tftp_from_another_port(proxy: Proxy) -> No
     senders = firmware.senders(services, before)
     assert [sender.partition(":")[0] for sender in senders] == [at.WEB]
     assert senders != [f"{at.WEB}:{at.TFTP_PORT}"], "TFTP answered from the port that was asked"
-    card = "virtio-net-pci"
-    record(Row("GRUB 2.06 EFI", "GRUB", card, "yes", "yes", "HTTP 4 MiB", "TFTP", seconds))
+    guest = f"GRUB {firmware.grub_version()} EFI"
+    record(Row(guest, "GRUB", "virtio-net-pci", "yes", "yes", "HTTP 4 MiB", "TFTP", seconds))
