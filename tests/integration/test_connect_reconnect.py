@@ -378,8 +378,8 @@ async def test_attempts_come_more_and_more_slowly() -> None:
 
 
 def test_the_live_line_is_on_a_terminal_and_the_options_on_stdout(tmp_path: Path) -> None:
-    """util-linux' script(1) is the terminal of its stderr."""
-    command = f"{PROGRAM} connect ws://127.0.0.1:1/l2 --uml {tmp_path}/u --attempts 3 >{tmp_path}/options"
+    """util-linux' script(1) is the terminal of its stderr. Five attempts take more than a second."""
+    command = f"{PROGRAM} connect ws://127.0.0.1:1/l2 --uml {tmp_path}/u --attempts 5 >{tmp_path}/options"
     done = subprocess.run(
         ["script", "-qec", command, "/dev/null"],
         stdin=subprocess.DEVNULL,
