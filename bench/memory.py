@@ -15,10 +15,11 @@ from bench.lab import Lab, Running, Server
 
 COLUMNS = (
     Column("processes_mib", "processes MiB", 2),
-    Column("nat_mib", "of it slirp4netns", 2),
+    Column("nat_own_mib", "of it slirp4netns' own", 2),
     Column("kernel_mib", "kernel MiB", 2),
 )
-_KERNEL = ("Slab", "KernelStack", "PageTables", "Percpu", "VmallocUsed")
+_KERNEL = ("Slab", "PageTables", "Percpu", "VmallocUsed")
+"""Not KernelStack: with CONFIG_VMAP_STACK, as distributions have it, VmallocUsed has these pages too."""
 _SETTLED = 0.005
 _PAUSE_S = 0.3
 
@@ -29,20 +30,30 @@ def table() -> Table:
 
 
 def pss_mib(pids: set[int]) -> float:
-    """Proportional set size of processes together (proc(5), smaps_rollup); ended ones count as nothing."""
+    """Proportional set size of processes together: what they share is divided among all that have it."""
+    return _rolled_up(pids, "Pss")
+
+
+def own_mib(pids: set[int]) -> float:
+    """Memory that each of the processes has to itself. Their proportional shares are no part of anybody's
+    growth: of the libraries that were there before they take some from those that had them."""
+    return _rolled_up(pids, "Private_(?:Clean|Dirty)")
+
+
+def _rolled_up(pids: set[int], field: str) -> float:
+    """The sum of fields (proc(5), smaps_rollup) in MiB; ended processes count as nothing."""
     total = 0
     for pid in pids:
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        found = re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)
-        total += int(found[1]) if found else 0
+        total += sum(map(int, re.findall(rf"^{field}: +(\d+)", rollup, re.MULTILINE)))
     return total / 1024
 
 
 def kernel_mib() -> float:
-    """Slabs, stacks, page tables, per-CPU areas, vmalloc (proc(5), meminfo); of the whole machine."""
+    """Slabs, page tables, per-CPU areas, vmalloc with the stacks (proc(5), meminfo); of the whole machine."""
     text = Path("/proc/meminfo").read_text()
     return sum(int(found[1]) for name in _KERNEL if (found := re.search(rf"{name}: +(\d+)", text))) / 1024
 
@@ -65,14 +76,14 @@ class Sizes:
     def __init__(self, *servers: Server) -> None:
         pids = {pid for server in servers for pid in server.processes()}
         self.processes = settled(lambda: pss_mib(pids))
-        self.nats = pss_mib({pid for server in servers for pid in server.nats()})
+        self.nats = own_mib({pid for server in servers for pid in server.nats()})
         self.kernel = kernel_mib()
 
     def per_tunnel(self, before: Sizes, count: int) -> dict[str, float]:
         """Of each of ``count`` tunnels that were opened since."""
         return {
             "processes_mib": (self.processes - before.processes) / count,
-            "nat_mib": (self.nats - before.nats) / count,
+            "nat_own_mib": (self.nats - before.nats) / count,
             "kernel_mib": (self.kernel - before.kernel) / count,
         }
 
