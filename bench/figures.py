@@ -17,12 +17,19 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a table. name: with its unit, as in the JSON. compared: a repeated run has to agree."""
+    """A figure of a table. name: with its unit, as in the JSON. compared: a repeated run has to agree.
+    unit: stands behind the heading of the first column that has it, and not of those that follow."""
 
     name: str
     heading: str
     digits: int = 0
     compared: bool = False
+    unit: str = ""
+
+    @property
+    def full_heading(self) -> str:
+        """By itself."""
+        return f"{self.heading} {self.unit}".strip()
 
 
 Row = tuple[str, ...]
@@ -65,7 +72,8 @@ class Table:
     def markdown(self) -> str:
         """The table; columns in which nothing was measured are left out."""
         shown = [c for c in self.columns if any(figures.get(c.name) for figures in self.rows.values())]
-        head = [*self.labels, *(column.heading for column in shown)]
+        first = {column.unit: column for column in reversed(shown)}
+        head = [*self.labels, *(c.full_heading if first[c.unit] is c else c.heading for c in shown)]
         lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         lines += [f"| {' | '.join([*row, *(self.text(row, c) for c in shown)])} |" for row in self.rows]
         return "\n".join(lines)

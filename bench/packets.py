@@ -7,20 +7,21 @@ from contextlib import contextmanager
 
 from bench.figures import Column, Table
 from bench.guests import Guest, one_on_each_path
-from bench.lab import Lab
+from bench.lab import Lab, Work
 from bench.transfers import costs, since, used
 
+UNIT = "CPU s per million arrived"
 COLUMNS = (
     Column("received_per_s", "arrived, packets/s"),
     Column("sent_per_s", "sent"),
-    Column("server_s_per_million", "server CPU s per million arrived", 1),
+    Column("server_s_per_million", "server", 1, unit=UNIT),
     Column("server_user_s_per_million", "of it user", 1),
     Column("server_system_s_per_million", "system", 1),
-    Column("netd_s_per_million", "netd", 1),
-    Column("nat_s_per_million", "slirp4netns", 1),
+    Column("netd_s_per_million", "netd", 1, unit=UNIT),
+    Column("nat_s_per_million", "slirp4netns", 1, unit=UNIT),
     Column("nat_user_s_per_million", "of it user", 1),
     Column("nat_system_s_per_million", "system", 1),
-    Column("card_s_per_million", "client", 1),
+    Column("card_s_per_million", "client", 1, unit=UNIT),
 )
 
 
@@ -39,14 +40,14 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
         def once(into: Table) -> None:
             for direction in ("up", "down"):
                 for name, guest in paths:
-                    into.add((name, direction), flooded(guest, direction, peer, lab.work.seconds))
+                    into.add((name, direction), flooded(guest, direction, peer, lab.work))
 
         yield once
 
 
-def flooded(guest: Guest, direction: str, peer: str, seconds: float) -> dict[str, float]:
+def flooded(guest: Guest, direction: str, peer: str, work: Work) -> dict[str, float]:
     """One flood: what was sent, what came."""
-    running = guest.traffic(f"udp-{direction}", peer, seconds)
+    running = guest.traffic(f"udp-{direction}", peer, work.seconds)
     try:
         before = used([guest])
         running.start()
@@ -55,4 +56,4 @@ def flooded(guest: Guest, direction: str, peer: str, seconds: float) -> dict[str
     finally:
         running.close()
     rates = {f"{name}_per_s": result[name] / result["seconds"] for name in ("sent", "received")}
-    return {**rates, **costs(spent, max(1, result["received"]) / 1e6, "s_per_million")}
+    return {**rates, **costs(spent, max(1, result["received"]) / 1e6, "s_per_million", split=work.split)}

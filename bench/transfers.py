@@ -13,16 +13,17 @@ from bench.guests import Guest, on_tunnel, straight
 from bench.lab import Lab, Running
 
 PROCESSES = ("server", "netd", "nat", "card")
+UNIT = "CPU s/GB"
 COLUMNS = (
     Column("mbit_s", "Mbit/s"),
-    Column("server_s_per_gb", "server CPU s/GB", 1, compared=True),
+    Column("server_s_per_gb", "server", 1, compared=True, unit=UNIT),
     Column("server_user_s_per_gb", "of it user", 1),
     Column("server_system_s_per_gb", "system", 1),
-    Column("netd_s_per_gb", "netd", 1, compared=True),
-    Column("nat_s_per_gb", "slirp4netns", 1, compared=True),
+    Column("netd_s_per_gb", "netd", 1, compared=True, unit=UNIT),
+    Column("nat_s_per_gb", "slirp4netns", 1, compared=True, unit=UNIT),
     Column("nat_user_s_per_gb", "of it user", 1),
     Column("nat_system_s_per_gb", "system", 1),
-    Column("card_s_per_gb", "client", 1),
+    Column("card_s_per_gb", "client", 1, unit=UNIT),
 )
 FOUR = 4
 WAYS = ("up", "down")
@@ -60,7 +61,7 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
                         row: Row = (name, direction)
                         moved[row] = moved[row] + piece if row in moved else piece
             for row, whole in moved.items():
-                into.add(row, whole.figures())
+                into.add(row, whole.figures(split=lab.work.split))
 
         yield once
 
@@ -78,11 +79,11 @@ class Moved:
         spent = {kind: cpu + other.spent[kind] for kind, cpu in self.spent.items()}
         return Moved(self.size + other.size, self.seconds + other.seconds, spent)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self, *, split: bool = True) -> dict[str, float]:
         """Of a round."""
         return {
             "mbit_s": self.size * 8 / 1e6 / self.seconds,
-            **costs(self.spent, self.size / 1e9, "s_per_gb"),
+            **costs(self.spent, self.size / 1e9, "s_per_gb", split=split),
         }
 
 
@@ -118,12 +119,12 @@ def used(guests: list[Guest]) -> dict[str, Cpu]:
     }
 
 
-def costs(spent: dict[str, Cpu], amount: float, unit: str) -> dict[str, float]:
-    """CPU time for each ``amount``, by process; split for the two that do the work."""
+def costs(spent: dict[str, Cpu], amount: float, unit: str, *, split: bool) -> dict[str, float]:
+    """CPU time for each ``amount``, by process; user and system for the two that do the work."""
     found = {}
     for kind, cpu in spent.items():
         found[f"{kind}_{unit}"] = cpu.total / amount
-        if kind in ("server", "nat"):
+        if split and kind in ("server", "nat"):
             found[f"{kind}_user_{unit}"] = cpu.user / amount
             found[f"{kind}_system_{unit}"] = cpu.system / amount
     return found
