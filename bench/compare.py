@@ -15,7 +15,7 @@ NEGLIGIBLE = 0.3
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure in both runs. share: of the second median over the first, less one."""
+    """One figure in both runs."""
 
     table: str
     row: Row
@@ -25,8 +25,9 @@ class Difference:
 
     @property
     def share(self) -> float:
-        """+0.1: the second is 10 % more."""
-        return self.second / self.first - 1
+        """Of the smaller, so that the order of the two is no matter. +0.1: the second is 10 % more than the
+        first; -0.1: the first is 10 % more than the second."""
+        return (self.second - self.first) / min(self.first, self.second)
 
 
 def speed(first: Document, second: Document) -> float:
@@ -34,6 +35,26 @@ def speed(first: Document, second: Document) -> float:
     if not first.yardstick or not second.yardstick:
         return 1.0
     return statistics.median(second.yardstick) / statistics.median(first.yardstick)
+
+
+def refusal(first: Document, second: Document) -> str | None:
+    """Why two runs cannot be compared."""
+    if first.server != second.server:
+        return f"these are runs of two servers: {first.server} and {second.server}"
+    if first.quick != second.quick:
+        return "one of the runs was --quick and the other was not"
+    if not list(differences(first, second)):
+        return "nothing to compare: the runs have no CPU figure in common"
+    return None
+
+
+def warning(first: Document, second: Document) -> str | None:
+    """What was set otherwise, which may be what is compared."""
+    sides = [
+        " ".join(f"{name}={value}" for name, value in run.settings.items()) or "no setting"
+        for run in (first, second)
+    ]
+    return None if sides[0] == sides[1] else f"**The servers differ**: {sides[0]} and {sides[1]}"
 
 
 def differences(first: Document, second: Document) -> Iterator[Difference]:
@@ -50,8 +71,8 @@ def differences(first: Document, second: Document) -> Iterator[Difference]:
 
 
 def beyond(found: list[Difference], within: float) -> list[Difference]:
-    """Those that differ by more than ``within`` of the larger, so that the order of the two is no matter."""
-    return [one for one in found if 1 - min(one.first, one.second) / max(one.first, one.second) > within]
+    """Those that differ by more than ``within``."""
+    return [one for one in found if abs(one.share) > within]
 
 
 def markdown(found: list[Difference], within: float) -> str:
@@ -61,16 +82,15 @@ def markdown(found: list[Difference], within: float) -> str:
     for one in found:
         share = f"{one.share * 100:+.1f} %" + (" **beyond**" if one in far else "")
         values = (number(value, max(1, one.column.digits)) for value in (one.first, one.second))
-        lines.append(
-            f"| {one.table}: {', '.join(one.row)} | {one.column.heading} | {' | '.join(values)} | {share} |"
-        )
+        measured = f"{one.table}: {', '.join(one.row)} | {one.column.full_heading}"
+        lines.append(f"| {measured} | {' | '.join(values)} | {share} |")
     return "\n".join(lines)
 
 
 def verdict(first: Document, second: Document, found: list[Difference], within: float) -> str:
     """One line: how far apart, and how far the machine was."""
     if not found:
-        return "nothing to compare: the runs have no CPU figure in common"
+        return "the runs have no CPU figure in common"
     far, largest = beyond(found, within), max((one.share for one in found), key=abs)
     return (
         f"{len(found) - len(far)} of {len(found)} medians within {within * 100:.0f} %, the largest "

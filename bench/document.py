@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from bench.figures import Table
 
-FORMAT = 1
+FORMAT = 2
 """Counted up whenever a reader of an older document would misread a new one."""
 
 
@@ -19,14 +19,17 @@ class NotADocument(ValueError):
 class Document:
     """A run.
 
-    taken: UTC, ISO 8601. server: the address measured, or ``local``. yardstick: CPU seconds of a fixed piece
-    of work, all through the run (`bench.clocks.yardstick`): the machine's speed. steal: share of the cores'
-    time that neighbours took.
+    taken: UTC, ISO 8601. server: the address measured, or ``local``. settings, also: what was set, and for
+    the second server besides, without secrets. yardstick: CPU seconds of a fixed piece of work, all through
+    the run (`bench.clocks.yardstick`): the machine's speed. steal: share of the cores' time that the
+    hypervisor gave to others.
     """
 
     taken: str
     revision: str
     server: str
+    settings: dict[str, str]
+    also: dict[str, str]
     rounds: int
     quick: bool
     seconds: float
