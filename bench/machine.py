@@ -25,10 +25,12 @@ def describe() -> dict[str, str]:
 
 
 def revision() -> str:
-    """Of the tree: commit, with a + if something in it is changed; empty without git."""
+    """Of the tree: commit, with a + if something in it is changed; empty without git, of which nothing is
+    written: root would take the index from its owner."""
     try:
         commit = _output("git", "rev-parse", "--short", "HEAD")
-        return commit + ("+" if _output("git", "status", "--porcelain", "--untracked-files=no") else "")
+        status = ("status", "--porcelain", "--untracked-files=no")
+        return commit + ("+" if _output("git", "--no-optional-locks", *status) else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
 
