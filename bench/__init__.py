@@ -1,5 +1,6 @@
 """The measurements behind the figures in docs/performance.md: `./dev bench`.
 
+options, settings, outputs    the command line and what is wrong with it; files, and whose they are
 figures, document, compare    values, medians and tables; one run as JSON; two of them side by side. Pure
 page, plots                   the tables and plots of docs/
 machine, clocks               what it ran on; processor time of processes

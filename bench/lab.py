@@ -25,14 +25,14 @@ from support.world import World, world
 
 from aero_l2.client.address import Target
 from aero_l2.quota.files import file_budget
-from bench import wire
+from bench import outputs, wire
 from bench.clocks import yardstick
+from bench.settings import QUIET, public
 
 TREE = Path(__file__).resolve().parent.parent
 CACHE = TREE / ".cache" / "bench"
 FILES = 65_536
 """Descriptors that a server may open, where the machine allows it: enough for more than 1,000 tunnels."""
-_QUIET = {"AERO_L2_LOG_LEVEL": "warning", "AERO_L2_MAX_CONNECTIONS": "0"}
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class Work:
     openings: int = 50
     idle: int = 50
     many: int = 1000
+    split: bool = True  # CPU time into user and system: of a little work that would be single ticks
 
 
-QUICK = Work(megabytes=8, pieces=1, seconds=0.3, samples=40, openings=16, idle=8, many=40)
+QUICK = Work(megabytes=8, pieces=1, seconds=0.3, samples=40, openings=16, idle=8, many=40, split=False)
 
 
 class Running:
@@ -173,17 +174,22 @@ def card() -> str:
     source = TREE / "bench/card.c"
     target = CACHE / f"card-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
     if not target.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
+        outputs.folder(CACHE)
         new = target.with_name(f".new-{target.name}-{os.getpid()}")
         subprocess.run(["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-o", new, source], check=True)
         new.rename(target)
+        outputs.give(target)
     return str(target)
 
 
 @contextmanager
 def _server(name: str, built: World, settings: Mapping[str, str]) -> Iterator[Server]:
     with ExitStack() as stack:
-        proxy = stack.enter_context(run_proxy(built, "root", {**_QUIET, **settings}))
+        try:
+            proxy = stack.enter_context(run_proxy(built, "root", {**QUIET, **settings}))
+        except AssertionError as error:
+            said = str(error).splitlines() or [""]
+            raise SystemExit(f"bench: the server did not start: {said[-1]}") from None
         yield Server(name, Target.of(proxy.url, origin=""), built.host, proxy)
         with contextlib.redirect_stderr(io.StringIO()):  # its log is of interest where something goes wrong
             stack.close()
@@ -202,7 +208,9 @@ def local(work: Work, settings: dict[str, str], also: dict[str, str]) -> Iterato
         stack.callback(peer.close)
         servers = [stack.enter_context(_server("tunnel", built, settings))]
         if also:
-            name = "tunnel, " + " ".join(f"{key.removeprefix('AERO_L2_')}={also[key]}" for key in also)
+            name = "tunnel, " + " ".join(
+                f"{key.removeprefix('AERO_L2_')}={value}" for key, value in public(also).items()
+            )
             servers.append(stack.enter_context(_server(name, built, {**settings, **also})))
         yield Lab(work, servers, at.WEB, built, settings)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bench import compare
+from bench import compare, outputs
 from bench.document import Document
 
-TREE = Path(__file__).resolve().parent.parent
-PAGE = TREE / "docs/performance.md"
-PLOTS = TREE / "docs/performance"
+PAGE = outputs.TREE / "docs/performance.md"
+PLOTS = outputs.TREE / "docs/performance"
 BEGIN, END = "<!-- ./dev bench --write: begin -->", "<!-- ./dev bench --write: end -->"
 
 
@@ -29,11 +33,20 @@ def machine(document: Document) -> str:
     speed = [value * 1000 for value in document.yardstick]
     commit = f", commit {document.revision}" if document.revision else ""
     return (
-        f"{document.taken[:10]}{commit}; {facts}. Medians of {document.rounds} rounds, smallest and largest "
-        f"in brackets; {document.seconds / 60:.0f} minutes. Neighbours took {document.steal * 100:.0f} % of "
-        f"the cores meanwhile; a fixed piece of work took {statistics.median(speed):.0f} ms of CPU "
-        f"({min(speed):.0f}–{max(speed):.0f})."
+        f"{document.taken[:10]}{commit}; {facts}. {_servers(document)}Medians of {document.rounds} rounds, "
+        f"smallest and largest in brackets; {document.seconds / 60:.0f} minutes. The hypervisor gave "
+        f"{document.steal * 100:.0f} % of the cores' time to others meanwhile; a fixed piece of work took "
+        f"{statistics.median(speed):.0f} ms of CPU ({min(speed):.0f}–{max(speed):.0f})."
     )
+
+
+def _servers(document: Document) -> str:
+    said = [
+        f"{what} {' '.join(f'{name}={value}' for name, value in settings.items())}. "
+        for what, settings in (("Server with", document.settings), ("A second one with", document.also))
+        if settings
+    ]
+    return "".join(said)
 
 
 def text(taken: list[Document], percent: float, plots: dict[str, str]) -> str:
@@ -53,13 +66,48 @@ def text(taken: list[Document], percent: float, plots: dict[str, str]) -> str:
 
 
 def plot(document: Document, folder: Path) -> dict[str, Path]:
-    """A plot of each table. Raises SystemExit where matplotlib is missing."""
-    try:
+    """A plot of each table."""
+    with home_of_its_own():
         from bench import plots
-    except ImportError as error:
-        raise SystemExit(f"bench: plots need the extra `bench` (./dev setup installs it): {error}") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    return {name: plots.save(table, folder / f"{name}.svg") for name, table in document.tables.items()}
+
+        outputs.folder(folder)
+        made = {name: folder / f"{name}.svg" for name in document.tables}
+        for name, table in document.tables.items():
+            with outputs.giving(made[name]):
+                plots.save(table, made[name])
+    return made
+
+
+@contextmanager
+def home_of_its_own() -> Iterator[None]:
+    """Matplotlib and fontconfig keep caches in the home, which through sudo is still the caller's."""
+    variables = ("HOME", "MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    before = {name: os.environ[name] for name in variables if name in os.environ}
+    with tempfile.TemporaryDirectory(prefix="aero-l2-bench-home-") as home:
+        try:
+            os.environ.update(dict.fromkeys(variables, home))
+            yield
+        finally:
+            for name in variables:
+                del os.environ[name]
+            os.environ.update(before)
+
+
+def need_plots() -> None:
+    """Raises SystemExit where matplotlib is missing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit(
+            "bench: plots need bench/requirements.lock, which ./dev bench installs for --plot and --write"
+        )
+
+
+def fault() -> str | None:
+    """Why the page cannot be written."""
+    try:
+        between(PAGE.read_text(), "")
+    except (OSError, ValueError) as error:
+        return str(error)
+    return outputs.fault_of_file(PAGE) or outputs.fault_of_folder(PLOTS)
 
 
 def write(taken: list[Document], percent: float) -> None:

@@ -16,6 +16,7 @@ from bench import clocks, machine
 from bench.document import Document
 from bench.figures import Table
 from bench.lab import QUICK, Lab, Work, local, outside
+from bench.settings import public
 
 PARTS = ("transfers", "latency", "packets", "opening", "memory", "many")
 NEED_PEER = ("transfers", "latency", "packets")
@@ -76,6 +77,8 @@ def take(order: Order, say: Callable[[str], None]) -> Document:
         taken=taken,
         revision=machine.revision(),
         server=order.target.display if order.target else "local",
+        settings=public(order.settings),
+        also=public(order.also),
         rounds=order.rounds,
         quick=order.quick,
         seconds=round(time.monotonic() - began, 1),
