@@ -78,7 +78,7 @@ def beyond(found: list[Difference], within: float) -> list[Difference]:
 def markdown(found: list[Difference], within: float) -> str:
     """A table, the figures beyond marked."""
     far = beyond(found, within)
-    lines = ["| measured | figure | first | second | difference |", f"|{'---|' * 5}"]
+    lines = ["| measured | figure | first | second | difference, of the smaller |", f"|{'---|' * 5}"]
     for one in found:
         share = f"{one.share * 100:+.1f} %" + (" **beyond**" if one in far else "")
         values = (number(value, max(1, one.column.digits)) for value in (one.first, one.second))
