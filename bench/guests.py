@@ -39,8 +39,9 @@ def _address(guest: Namespace, mac: str, address: str, router: str) -> None:
 def on_tunnel(server: Server) -> Iterator[Guest]:
     """A guest on a tunnel of its own, with the lease that the server gives."""
     known = server.nats()
-    with namespace("guest") as where, server.open() as connection:
-        given = wire.lease(connection)
+    with namespace("guest") as where, ExitStack() as stack:
+        connection, given = server.open()
+        stack.enter_context(connection)
         tap = where.call(open_tap)
         _address(where, wire.mac_of(0).hex(":"), str(given.interface), str(given.router))
         fds = (tap, connection.fileno())

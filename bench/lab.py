@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +25,10 @@ from support.proxy import Proxy, run_proxy
 from support.world import World, world
 
 from aero_l2.client.address import Target
+from aero_l2.probe.dhcp import Lease
 from aero_l2.quota.files import file_budget
 from bench import outputs, wire
+from bench.beginning import Beginning
 from bench.clocks import yardstick
 from bench.settings import QUIET, public
 
@@ -33,6 +36,8 @@ TREE = Path(__file__).resolve().parent.parent
 CACHE = TREE / ".cache" / "bench"
 FILES = 65_536
 """Descriptors that a server may open, where the machine allows it: enough for more than 1,000 tunnels."""
+PATIENCE_S = 600
+"""For one result of a program: a transfer's through a slow line, too."""
 
 
 @dataclass(frozen=True)
@@ -52,33 +57,66 @@ class Work:
 QUICK = Work(megabytes=8, pieces=1, seconds=0.3, samples=40, openings=16, idle=8, many=40, split=False)
 
 
-class Running:
-    """A Python program of ours that says ``ready`` and then waits for its start."""
+class Failed(Exception):
+    """Something could not be measured; the text is one line for people."""
 
-    def __init__(self, command: list[str], **options: Any) -> None:
+
+class Running:
+    """A Python program of ours that says ``ready`` and then waits for its start.
+
+    told: a line for it before that: what no command line may show. All methods raise Failed with what the
+    program says went wrong, a line of JSON like ``{"error": "…"}``, or once it has taken too long.
+    """
+
+    def __init__(self, command: list[str], *, told: str | None = None, **options: Any) -> None:
+        self._name = " ".join(command[len(command) - command[::-1].index("-m") :])
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TREE, **options
         )
-        self.expect("ready")
+        try:
+            if told is not None:
+                self._tell(told)
+            self.expect("ready")
+        except BaseException:
+            self.close()
+            raise
 
     def expect(self, word: str) -> None:
         """Wait for a line."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line == f"{word}\n", f"{self._process.args!r}: {line!r} instead of {word}"
+        line = self._line(PATIENCE_S)
+        if line != f"{word}\n":
+            raise Failed(f"{self._name}: {line!r} instead of {word}")
 
     def start(self) -> None:
         """Let it begin."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        self._tell("go")
 
-    def result(self) -> Any:
+    def result(self, within_s: float = PATIENCE_S) -> Any:
         """What it prints next, which is JSON."""
+        return json.loads(self._line(within_s))
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and its last line says why
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+
+    def _line(self, within_s: float) -> str:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"{self._process.args!r} ended with {self._process.wait(10)}"
-        return json.loads(line)
+        late = threading.Timer(within_s, self._process.kill)
+        late.daemon = True
+        late.start()
+        try:
+            line = self._process.stdout.readline()
+            is_late = not late.is_alive()
+        finally:
+            late.cancel()
+        if not line:
+            why = f"took longer than {within_s:g} s" if is_late else f"ended with {self._process.wait(10)}"
+            raise Failed(f"{self._name} {why}")
+        if line.startswith('{"error": '):
+            raise Failed(f"{self._name}: {json.loads(line)['error']}")
+        return line
 
     def close(self) -> None:
         """End it."""
@@ -105,17 +143,22 @@ class Server:
         command = [sys.executable, "-m", module, *words]
         return command if self.where is None else self.where.enter(*command)
 
-    def open(self) -> socket.socket:
-        """A tunnel after its handshake, its socket blocking. Raises TunnelRefused, OSError."""
+    def open(self) -> tuple[socket.socket, Lease]:
+        """A tunnel and what its guest 0 was given. Raises TunnelRefused."""
+        begun = Beginning(self.target)
+        connection = self._connection(begun)
+        try:
+            begun.shake_hands(connection)
+            return connection, begun.lease(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _connection(self, begun: Beginning) -> socket.socket:
         host, port = wire.endpoint(self.target)
         if self.target.is_tls:
-            connection = self._through_tls(host, port)
-        elif self.where is None:
-            connection = socket.create_connection((host, port), timeout=30)
-        else:
-            connection = self.where.connect(host, port)
-        wire.shake_hands(connection, self.target)
-        return connection
+            return self._through_tls(host, port)
+        return begun.connect() if self.where is None else self.where.connect(host, port)
 
     def _through_tls(self, host: str, port: int) -> socket.socket:
         near, far = socket.socketpair()
@@ -135,6 +178,12 @@ class Server:
     def nats(self) -> set[int]:
         """The NAT processes of all its tunnels; none where they cannot be seen."""
         return set(self.proxy.with_role("nat")) if self.proxy else set()
+
+
+def openings(servers: list[Server], count: int, at_once: int) -> Running:
+    """`bench.openings` of these servers."""
+    command = servers[0].client("bench.openings", str(count), str(at_once))
+    return Running(command, told=" ".join(server.target.url for server in servers))
 
 
 @dataclass

@@ -15,8 +15,9 @@ from support.wait import wait_until
 
 from bench.clocks import cpu_of
 from bench.figures import Column, Table, quantile
-from bench.lab import Lab, Running, Server
+from bench.lab import Lab, Running, Server, openings
 from bench.memory import Sizes
+from bench.openings import limit_s
 
 AT_ONCE = 8
 COLUMNS = (
@@ -96,10 +97,10 @@ def whole_life(servers: list[Server], count: int, idle_s: float) -> dict[str, fl
     """Open, leave alone, close."""
     _warm_up(servers)
     before, sizes = Held.by(servers), Sizes(*servers)
-    running = _client(servers, count)
+    running = openings(servers, count, AT_ONCE)
     try:
         running.start()
-        figures = _opened(running)
+        figures = _opened(running, count)
         figures |= Sizes(*servers).per_tunnel(sizes, count)
         figures |= _idle(servers, max(2.0, 2 * idle_s))
         began = time.monotonic()
@@ -113,17 +114,12 @@ def whole_life(servers: list[Server], count: int, idle_s: float) -> dict[str, fl
     return figures | _left(servers, before)
 
 
-def _client(servers: list[Server], count: int) -> Running:
-    urls = [server.target.url for server in servers]
-    return Running(servers[0].client("bench.openings", str(count), str(AT_ONCE), *urls))
-
-
 def seen_from_outside(server: Server, count: int) -> dict[str, float]:
     """What a client can tell of it."""
-    running = _client([server], count)
+    running = openings([server], count, AT_ONCE)
     try:
         running.start()
-        figures = _opened(running)
+        figures = _opened(running, count)
         running.start()
         return {**figures, "closed_s": running.result()["seconds"]}
     finally:
@@ -132,7 +128,7 @@ def seen_from_outside(server: Server, count: int) -> dict[str, float]:
 
 def _warm_up(servers: list[Server]) -> None:
     """The first tunnels load what all share."""
-    running = _client(servers, 2 * AT_ONCE)
+    running = openings(servers, 2 * AT_ONCE, AT_ONCE)
     try:
         running.start()
         running.result()
@@ -141,8 +137,8 @@ def _warm_up(servers: list[Server]) -> None:
     wait_until(lambda: not any(server.nats() for server in servers), "the first tunnels are undone", 60)
 
 
-def _opened(running: Running) -> dict[str, float]:
-    result = running.result()
+def _opened(running: Running, count: int) -> dict[str, float]:
+    result = running.result(limit_s(count))
     for error in result["errors"]:
         print(f"bench: a tunnel failed: {error}", file=sys.stderr)
     figures = {"opened_s": result["seconds"], "failed": result["failed"]}

@@ -11,7 +11,7 @@ from pathlib import Path
 from support.wait import wait_until
 
 from bench.figures import Column, Table
-from bench.lab import Lab, Running, Server
+from bench.lab import Lab, Server, openings
 
 COLUMNS = (
     Column("processes_mib", "processes MiB", 2),
@@ -96,7 +96,7 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
     def once(into: Table) -> None:
         known = server.nats()
         before = Sizes(server)
-        running = Running(server.client("bench.openings", str(count), "4", server.target.url))
+        running = openings([server], count, 4)
         try:
             running.start()
             result = running.result()

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from support.wait import wait_until
 
 from bench.figures import Column, Table, quantile
-from bench.lab import Lab, Running, Server
+from bench.lab import Failed, Lab, Server, openings
+from bench.openings import limit_s
 
 COLUMNS = (
     Column("p50_ms", "p50 ms", 1),
@@ -39,11 +40,12 @@ def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
 def opened(server: Server, count: int, at_once: int) -> dict[str, float]:
     """Open so many, keep them until all are open, and wait until all are undone."""
     known = server.nats()
-    running = Running(server.client("bench.openings", str(count), str(at_once), server.target.url))
+    running = openings([server], count, at_once)
     try:
         running.start()
-        result = running.result()
-        assert not result["errors"], result["errors"]
+        result = running.result(limit_s(count))
+        if result["failed"]:
+            raise Failed(f"{result['failed']} of {count} tunnels failed: {result['errors'][0]}")
         running.start()
         running.result()
     finally:

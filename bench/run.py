@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aero_l2.client.address import Target
+from aero_l2.client.errors import printable
 from bench import clocks, machine
 from bench.document import Document
 from bench.figures import Table
-from bench.lab import QUICK, Lab, Work, local, outside
+from bench.lab import QUICK, Failed, Lab, Work, local, outside
 from bench.settings import public
+from bench.wire import TunnelRefused
 
 PARTS = ("transfers", "latency", "packets", "opening", "memory", "many")
 NEED_PEER = ("transfers", "latency", "packets")
@@ -56,7 +59,17 @@ class Order:
 
 
 def take(order: Order, say: Callable[[str], None]) -> Document:
-    """Measure everything that is ordered."""
+    """Measure all that is ordered. Raises SystemExit with what a server elsewhere did, whatever it was."""
+    try:
+        return _taken(order, say)
+    except (Failed, TunnelRefused, OSError, AssertionError, subprocess.SubprocessError) as error:
+        if order.target is None:
+            raise
+        why = order.target.redact(str(error) or type(error).__name__)
+        raise SystemExit(f"bench: {printable(why)}") from None
+
+
+def _taken(order: Order, say: Callable[[str], None]) -> Document:
     began, stolen = time.monotonic(), clocks.stolen()
     tables = {part: _module(part).table() for part in order.parts()}
     taken = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

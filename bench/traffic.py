@@ -6,7 +6,7 @@
     echo COUNT SECONDS      milliseconds of 64 bytes there and back over one TCP connection
     udp-up, udp-down SECONDS    datagrams sent and received, of the smallest frames
 
-Prints ``ready``, waits for a line, and prints its result as JSON.
+Prints ``ready``, waits for a line, and prints its result as JSON, or ``{"error": "…"}``.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def down(address: str, size: int, moved: Callable[[int], None] = _unseen) -> flo
 def bulk(transfer: Callable[[str, int, Callable[[int], None]], float], address: str) -> float:
     """A transfer beside which something else is measured; its Mbit/s from ``running`` to the next line."""
     total, is_running = 0, threading.Event()
+    ended: list[str] = []
 
     def moved(size: int) -> None:
         nonlocal total
@@ -86,11 +87,20 @@ def bulk(transfer: Callable[[str, int, Callable[[int], None]], float], address: 
         if total >= _RUNNING:
             is_running.set()
 
-    threading.Thread(target=transfer, args=(address, _ENDLESS, moved), daemon=True).start()
+    def run() -> None:
+        try:
+            transfer(address, _ENDLESS, moved)
+        except (OSError, AssertionError) as error:
+            ended.append(str(error))
+        is_running.set()
+
+    threading.Thread(target=run, daemon=True).start()
     assert is_running.wait(_TIMEOUT_S), "the bulk flow did not come to speed"
+    assert not ended, ended[0]
     before, began = total, time.monotonic()
     print("running", flush=True)
     sys.stdin.readline()
+    assert not ended, ended[0]
     return (total - before) * 8 / 1e6 / (time.monotonic() - began)
 
 
@@ -172,7 +182,11 @@ def main(what: str, address: str, *words: str) -> None:
     }
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(todo[what]()), flush=True)
+    try:
+        result = todo[what]()
+    except (OSError, AssertionError) as error:
+        result = {"error": f"{what}: {error}"}
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
