@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +15,7 @@ SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Protocol: aero-l2-tunnel-v1\r\n\r\n"
 )
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
 
 class Served:
@@ -29,6 +33,14 @@ class Served:
                 raise ConnectionError
             head += more
         return head
+
+    def upgrade(self) -> None:
+        """Accept the WebSocket (RFC 6455 §4.2.2)."""
+        key = re.search(rb"(?i)\r\nsec-websocket-key: *(\S+)", self.head())
+        if key is None:
+            raise ConnectionError
+        accept = base64.b64encode(hashlib.sha1(key[1] + _GUID).digest())
+        self.send(SWITCHING.removesuffix(b"\r\n") + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
 
     def send(self, data: bytes) -> None:
         """At once."""

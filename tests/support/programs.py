@@ -13,13 +13,14 @@ from pathlib import Path
 
 from support import addresses as at
 from support import guests
+from support.hostile import Behaviour, Served, serving
 from support.proxy import AS_USER, Proxy, RunAs, run_proxy
 from support.wait import wait_until
 from support.world import World
 from support.zoo import Row, record
 
 _BUILT = Path(__file__).resolve().parents[2] / ".cache/interop"
-_RUN_S = 180  # the programs give up after 150 s, about fifty times what they take on an idle machine
+_RUN_S = 180  # the programs give up after 170 s, about fifty times what they take on an idle machine
 _PAGE = "https://lab.example"
 _KEY = "a-key-of-the-test-0123456789"
 
@@ -53,10 +54,15 @@ class Outcome:
         return guests.checks(self.stdout)
 
 
-def run(name: str, proxy: Proxy) -> Outcome:
-    """Run a program on a tunnel of the proxy, as a user with no rights."""
+def _program(name: str) -> Path:
     program = _BUILT / name
     assert program.is_file(), f"{program.name} is not built: run ./dev interop"
+    return program
+
+
+def run(name: str, proxy: Proxy) -> Outcome:
+    """Run a program on a tunnel of the proxy, as a user with no rights."""
+    program = _program(name)
     url = f"ws://{at.HOST_PRIVATE}:{proxy.port}/l2?token={_KEY}"
     began = time.monotonic()
     done = subprocess.run(
@@ -92,3 +98,47 @@ def run_twice(name: str, proxy: Proxy) -> Outcome:
         assert proxy.metric("l2_sessions_total") == number, shown
     assert _KEY not in proxy.log
     return outcome
+
+
+def _half_of_a_head(served: Served) -> None:
+    served.head()
+    served.send(b"HTTP/1.1 101 Switching Protocols\r\nX: ")
+    served.forever(b"x", 0.1)
+
+
+def _dribble(served: Served) -> None:
+    """A tunnel on which nothing comes but PINGs, and no answer to a close."""
+    served.upgrade()
+    served.forever(b"\x82\x04\xa2\x03\x01\0", 0.1)
+
+
+HOSTILE: dict[str, Behaviour] = {
+    "silence": Served.silence,
+    "endless head": _half_of_a_head,
+    "no lease": _dribble,
+}
+
+
+def prove_it_ends(name: str, behaviour: Behaviour) -> None:
+    """Run a program, with a few seconds for it, against a server that is none."""
+    with serving(behaviour) as port:
+        done = _run_alone(name, port, "3")
+    assert done.returncode == 1, done.stderr
+    assert "not done after 3s" in done.stderr
+    assert _KEY not in done.stdout + done.stderr
+
+
+def prove_it_hides_the_token(name: str) -> None:
+    """Run a program where nothing listens any more."""
+    with serving(Served.silence) as port:
+        pass
+    done = _run_alone(name, port)
+    assert done.returncode == 1, done.stderr
+    assert "refused" in done.stderr
+    assert _KEY not in done.stdout + done.stderr
+
+
+def _run_alone(name: str, port: int, *seconds: str) -> subprocess.CompletedProcess[str]:
+    url = f"ws://127.0.0.1:{port}/l2?token={_KEY}"
+    command = (str(_program(name)), url, _PAGE, at.WEB, *seconds)
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_RUN_S)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 
 	"github.com/coder/websocket"
@@ -45,11 +46,14 @@ type tunnel struct {
 	ended  chan error    // why the reader ended
 }
 
-func openTunnel(ctx context.Context, url, origin string) (*tunnel, error) {
-	socket, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{
+func openTunnel(ctx context.Context, address, origin string) (*tunnel, error) {
+	socket, _, err := websocket.Dial(ctx, address, &websocket.DialOptions{
 		HTTPHeader:   http.Header{"Origin": {origin}},
 		Subprotocols: []string{subprotocol},
 	})
+	if failed := (*url.Error)(nil); errors.As(err, &failed) {
+		err = failed.Err // without the address, whose query may hold a token
+	}
 	if err != nil {
 		return nil, err
 	}

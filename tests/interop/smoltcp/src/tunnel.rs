@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
-use tungstenite::client::IntoClientRequest;
-use tungstenite::http::HeaderValue;
+use tungstenite::client::{IntoClientRequest, client_with_config};
+use tungstenite::http::{HeaderValue, Uri};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
 const SUBPROTOCOL: &str = "aero-l2-tunnel-v1";
@@ -29,7 +28,7 @@ const QUEUED_FRAMES: usize = 64;
 pub type Failure = Box<dyn Error>;
 
 pub struct Tunnel {
-    socket: WebSocket<MaybeTlsStream<TcpStream>>,
+    socket: WebSocket<TcpStream>,
     received: VecDeque<Vec<u8>>,
     to_send: VecDeque<Vec<u8>>,
     timeout: Duration,
@@ -42,8 +41,9 @@ impl Tunnel {
         headers.insert("Origin", HeaderValue::from_str(origin)?);
         headers.insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
         let limits = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
-        let (socket, _) = tungstenite::client::connect_with_config(request, Some(limits), 0)?;
-        plain(&socket)?.set_nodelay(true)?;
+        let stream = connected(request.uri())?;
+        stream.set_nodelay(true)?;
+        let (socket, _) = client_with_config(request, stream, Some(limits))?;
         Ok(Self { socket, received: VecDeque::new(), to_send: VecDeque::new(), timeout: Duration::ZERO })
     }
 
@@ -51,7 +51,7 @@ impl Tunnel {
     pub fn receive(&mut self, timeout: Duration) -> Result<(), Failure> {
         let timeout = timeout.max(Duration::from_millis(1)); // zero would be for ever
         if timeout != self.timeout {
-            plain(&self.socket)?.set_read_timeout(Some(timeout))?;
+            self.socket.get_ref().set_read_timeout(Some(timeout))?;
             self.timeout = timeout;
         }
         match self.socket.read() {
@@ -72,7 +72,7 @@ impl Tunnel {
             [MAGIC, VERSION, FRAME, _, frame @ ..] => self.received.push_back(frame.to_vec()),
             [MAGIC, VERSION, PING, _, payload @ ..] => self.socket.send(message(PONG, payload))?,
             [MAGIC, VERSION, ERROR, _, payload @ ..] => {
-                eprintln!("smoltcp: the server's error: {}", String::from_utf8_lossy(payload));
+                eprintln!("smoltcp: the server's error: {:?}", String::from_utf8_lossy(payload));
             }
             _ => {}
         }
@@ -90,11 +90,16 @@ impl Tunnel {
         Ok(self.socket.flush()?)
     }
 
-    /// Ends the tunnel by a close handshake; an error if it ends otherwise.
-    pub fn close(mut self, timeout: Duration) -> Result<(), Failure> {
-        plain(&self.socket)?.set_read_timeout(Some(timeout))?;
+    /// Ends the tunnel by a close handshake; an error if it ends otherwise, or not within `limit`.
+    pub fn close(mut self, limit: Duration) -> Result<(), Failure> {
+        let until = std::time::Instant::now() + limit;
         self.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))?;
         loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Err("the server does not close".into());
+            }
+            self.socket.get_ref().set_read_timeout(Some(left))?;
             match self.socket.read() {
                 Ok(_) => {}
                 Err(tungstenite::Error::ConnectionClosed) => return Ok(()),
@@ -104,11 +109,15 @@ impl Tunnel {
     }
 }
 
-fn plain(socket: &WebSocket<MaybeTlsStream<TcpStream>>) -> Result<&TcpStream, Failure> {
-    match socket.get_ref() {
-        MaybeTlsStream::Plain(stream) => Ok(stream),
-        _ => Err("only ws:// is spoken here".into()),
+/// A TCP connection to an address; the text of an error has no query, which may hold a token.
+fn connected(uri: &Uri) -> Result<TcpStream, Failure> {
+    if uri.scheme_str() != Some("ws") {
+        return Err("only ws:// is spoken here".into());
     }
+    let host = uri.host().ok_or("no host")?;
+    let port = uri.port_u16().unwrap_or(80);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    Ok(TcpStream::connect((bare, port)).map_err(|error| format!("{host}:{port}: {error}"))?)
 }
 
 fn message(kind: u8, payload: &[u8]) -> Message {
