@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
@@ -15,7 +18,9 @@ from aero_l2.probe import dhcp, packets
 from aero_l2.services.dhcp import codec
 from bench import wire
 from bench.beginning import Beginning
+from bench.lab import Failed, Running
 from bench.openings import Openings
+from bench.peer import SOURCE
 
 LIMIT_S = 1.0
 SLACK_S = 1.0
@@ -208,3 +213,55 @@ async def test_openings_go_on_and_say_what_failed(behaviour: Behaviour, said: st
     assert len(made.errors) == 2
     assert all(said in error for error in made.errors)
     assert not made.times
+
+
+def program(text: str) -> list[str]:
+    """A Python program whose name is shown and whose text is not."""
+    return [sys.executable, "-c", text, "-m", "its.name"]
+
+
+READY = "print('ready', flush=True); input(); "
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("input()", "its.name took longer than 1 s"),
+        ("raise SystemExit(3)", "its.name ended with 3"),
+        (f"print({json.dumps(json.dumps({'error': 'what it was'}))})", "its.name: what it was"),
+    ],
+    ids=["late", "ended", "told"],
+)
+def test_program_that_fails_is_said_in_a_line(text: str, said: str) -> None:
+    running = Running(program(READY + text))
+    try:
+        running.start()
+        with pytest.raises(Failed) as caught:
+            running.result(1 if "input" in text else 30)
+    finally:
+        running.close()
+    assert str(caught.value) == said
+
+
+def test_bulk_flow_that_breaks_is_no_slow_one() -> None:
+    address = "127.0.0.78"
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            connection.sendall(bytes(3 << 20))
+
+    with socket.create_server((address, SOURCE)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        running = Running([sys.executable, "-m", "bench.traffic", "bulk-down", address])
+        try:
+            with pytest.raises(Failed, match=r"the connection ended early|Connection reset"):
+                whole(running)
+        finally:
+            running.close()
+
+
+def whole(flow: Running) -> None:
+    flow.start()
+    flow.expect("running")
+    flow.start()
+    flow.result(30)
