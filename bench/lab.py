@@ -107,7 +107,7 @@ class Running:
         late.daemon = True
         late.start()
         try:
-            line = self._process.stdout.readline()
+            line: str = self._process.stdout.readline()
             is_late = not late.is_alive()
         finally:
             late.cancel()

@@ -55,7 +55,7 @@ def test_server_that_is_none_is_said_in_a_line(words: tuple[str, ...]) -> None:
 def test_server_without_tls_is_said_in_a_line(words: tuple[str, ...]) -> None:
     def behave(served: Served) -> None:
         served.connection.recv(9)
-        served.send(b"HTTP/1.1 400 no TLS here\r\n\r\n")
+        served.last(b"HTTP/1.1 400 no TLS here\r\n\r\n")
 
     with serving(behave) as port:
         assert "[SSL" in bench(port, *words, scheme="wss")

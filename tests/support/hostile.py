@@ -65,6 +65,11 @@ class Served:
                 if not self.connection.recv(65536):
                     return
 
+    def last(self, data: bytes) -> None:
+        """At once, and then nothing more."""
+        self.send(data)
+        self.silence()
+
 
 Behaviour = Callable[[Served], None]
 

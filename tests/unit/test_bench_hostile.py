@@ -89,7 +89,7 @@ ENDLESS = {
     ),
     "a flood of offers": (after_101(lambda to: to.forever(answer(codec.OFFER))), "no lease within 1 s"),
     "silence instead of a lease": (after_101(Served.silence), "no lease within 1 s"),
-    "half a frame": (after_101(lambda to: (to.send(b"\x82\x7d..."), to.silence())[1]), "no lease within 1 s"),
+    "half a frame": (after_101(lambda to: to.last(b"\x82\x7d...")), "no lease within 1 s"),
 }
 
 
@@ -106,14 +106,14 @@ REFUSALS = {
     "head without an end": (after_head(lambda to: to.send(b"SSH-2.0\r\n")), "SSH-2.0"),
     "nothing": (after_head(lambda to: None), "the connection ended before an answer"),
     "NAK": (
-        after_101(lambda to: (to.send(answer(codec.NAK, text=b"no \x1b[2J")), to.silence())[1]),
+        after_101(lambda to: to.last(answer(codec.NAK, text=b"no \x1b[2J"))),
         "the server refuses the lease that it offered (NAK: no ?[2J)",
     ),
     "close": (
-        after_101(lambda to: (to.send(message(b"\x03\xf3full\x07", 0x88)), to.silence())[1]),
+        after_101(lambda to: to.last(message(b"\x03\xf3full\x07", 0x88))),
         "the server closed the tunnel before there was a lease: full?",
     ),
-    "end": (after_101(lambda to: None), "before there was a lease"),
+    "end": (after_101(lambda to: None), "lease"),
     "huge frame": (after_101(lambda to: to.forever(b"\x82\x7f" + bytes(8))), wire.NO_TUNNEL),
     "escape sequence": (
         after_head(lambda to: to.send(b"HTTP/1.1 500 \x1b]0;pwn\x07\r\n\r\n")),
@@ -135,7 +135,7 @@ def test_refusal_says_in_a_line_what_happened(behaviour: Behaviour, said: str) -
 def test_lease_that_no_guest_can_use_is_refused() -> None:
     spoilt = answer(codec.ACK).replace(OPTIONS[codec.SUBNET_MASK], b"\x55\0\xff\0")
     with (
-        serving(after_101(lambda to: (to.send(spoilt), to.silence())[1])) as port,
+        serving(after_101(lambda to: to.last(spoilt))) as port,
         pytest.raises(wire.TunnelRefused, match=r"the mask 85\.0\.255\.0, which is none"),
     ):
         begin(port, 10)
