@@ -39,14 +39,14 @@ MOST = 1 << 32
 FULL_S = 0.1
 """Until the next look, where the system has no descriptors left."""
 UNTIL_EOF = "--until-eof"
-_BUFFER = 1 << 16
+_SWALLOWED = bytearray(1 << 20)
+"""What is sunk, of all connections: nobody reads it."""
 
 
 def sink(connection: socket.socket) -> None:
     """Swallow until the end, then say how much it was."""
     total = 0
-    buffer = bytearray(_BUFFER)
-    while count := connection.recv_into(buffer):
+    while count := connection.recv_into(_SWALLOWED):
         total += count
         if total > MOST:
             return
@@ -64,7 +64,7 @@ def source(connection: socket.socket) -> None:
 def echo(connection: socket.socket) -> None:
     """Send back what comes."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while data := connection.recv(_BUFFER):
+    while data := connection.recv(1 << 16):
         connection.sendall(data)
 
 

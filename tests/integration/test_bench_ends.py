@@ -53,9 +53,9 @@ def transferring(scratch: Path, *words: str, before: Sequence[str] = ()) -> Iter
         wait_until(lambda: not left(known), "every process has ended", 10)
     finally:
         run.kill()
-        run.communicate(timeout=20)
         for pid in left(known):
             os.kill(pid, signal.SIGKILL)
+        run.communicate(timeout=20)
 
 
 def left(known: set[int]) -> list[int]:
