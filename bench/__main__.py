@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parent.parent
 sys.path.insert(1, str(TREE / "tests"))
 
+from support import cage  # noqa: E402
+
 from bench import compare, many, options, outputs, page  # noqa: E402
 from bench.document import Document, NotADocument  # noqa: E402
-from bench.peer import serve  # noqa: E402
-from bench.run import take, to_stderr  # noqa: E402
+from bench.peer import main as peer  # noqa: E402
+from bench.run import Order, take, to_stderr  # noqa: E402
 
 
 def show(document: Document, path: Path | None) -> None:
@@ -68,6 +71,16 @@ def measure(words: list[str]) -> int:
         page.need_plots()
     if said := options.left_out(order):
         to_stderr(said)
+    cage.enter("bench")
+    try:
+        return runs(given, order)
+    except KeyboardInterrupt as signal:
+        to_stderr(f"ended by {signal}; all of it is undone")
+        return 1
+
+
+def runs(given: argparse.Namespace, order: Order) -> int:
+    """All that were asked for; the exit status."""
     taken: list[Document] = []
     status = 0
     for number in range(1, given.repeat + 1):
@@ -93,9 +106,7 @@ def main(words: list[str]) -> int:
                 "usage: ./dev bench peer ADDRESS\n\nServes guests until it is ended, on ADDRESS and no other."
             )
             return 0
-        if len(words) != 2:
-            raise SystemExit("bench: peer takes one address to listen on")
-        serve(words[1])
+        peer(words[1:])
         return 0
     return compare_files(words[1:]) if words[:1] == ["compare"] else measure(words)
 

@@ -30,6 +30,7 @@ from aero_l2.quota.files import file_budget
 from bench import outputs, wire
 from bench.beginning import Beginning
 from bench.clocks import yardstick
+from bench.peer import UNTIL_EOF
 from bench.settings import QUIET, public
 
 TREE = Path(__file__).resolve().parent.parent
@@ -253,7 +254,7 @@ def local(work: Work, settings: dict[str, str], also: dict[str, str]) -> Iterato
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aero-l2-bench-")))
         folder.chmod(0o755)
         built = stack.enter_context(world(folder))
-        peer = Running(built.internet.enter(sys.executable, "-m", "bench.peer", at.WEB))
+        peer = Running(built.internet.enter(sys.executable, "-m", "bench.peer", UNTIL_EOF, at.WEB))
         stack.callback(peer.close)
         servers = [stack.enter_context(_server("tunnel", built, settings))]
         if also:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from support import cage
 from support.floods import KINDS
 from support.load import Attack, RoundTrips, load
 from support.proxy import run_proxy
@@ -66,6 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     kinds = [kind for kind in KINDS if not options.kind or any(part in kind for part in options.kind)]
     settings = dict(entry.split("=", 1) for entry in options.set)
+    cage.enter("load")
     idle: list[RoundTrips] = []
     attacks: dict[str, list[Attack]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as directory, world(Path(directory)) as built:

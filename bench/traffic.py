@@ -20,10 +20,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.peer import BLOCK, DATAGRAMS, ECHO, SINK, SOURCE, Counter, flood
+from bench.peer import BLOCK, DATAGRAMS, ECHO, MOST, SINK, SOURCE, Counter, flood
 
 _TIMEOUT_S = 120
-_ENDLESS = 1 << 50
 _RUNNING = 2 << 20
 """Bytes after which a bulk flow is at its speed."""
 
@@ -87,14 +86,15 @@ def bulk(transfer: Callable[[str, int, Callable[[int], None]], float], address: 
         if total >= _RUNNING:
             is_running.set()
 
-    def run() -> None:
+    def endlessly() -> None:
         try:
-            transfer(address, _ENDLESS, moved)
+            while True:
+                transfer(address, MOST, moved)
         except (OSError, AssertionError) as error:
             ended.append(str(error))
-        is_running.set()
+            is_running.set()
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=endlessly, daemon=True).start()
     assert is_running.wait(_TIMEOUT_S), "the bulk flow did not come to speed"
     assert not ended, ended[0]
     before, began = total, time.monotonic()
@@ -104,25 +104,27 @@ def bulk(transfer: Callable[[str, int, Callable[[int], None]], float], address: 
     return (total - before) * 8 / 1e6 / (time.monotonic() - began)
 
 
-def _repeated(count: int, seconds: float, once: Callable[[], None]) -> list[float]:
-    """Milliseconds of each turn, until there are so many or the time is over; at least ten."""
+def _repeated(
+    count: int, seconds: float, once: Callable[[], None], after: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Milliseconds of each turn, until there are so many or the time is over; at least ten. ``after`` each,
+    outside its time."""
     times: list[float] = []
     end = time.monotonic() + seconds
     while len(times) < count and (len(times) < 10 or time.monotonic() < end):
         began = time.perf_counter()
         once()
         times.append((time.perf_counter() - began) * 1000)
+        after()
     return times
 
 
 def connect(address: str, count: int, seconds: float) -> list[float]:
-    """TCP connects; the close is the peer's turn and not in the time."""
+    """TCP connects; the close is not in the time."""
     opened: list[socket.socket] = []
-    try:
-        return _repeated(count, seconds, lambda: opened.append(_connected(address, ECHO)))
-    finally:
-        for connection in opened:
-            connection.close()
+    return _repeated(
+        count, seconds, lambda: opened.append(_connected(address, ECHO)), lambda: opened.pop().close()
+    )
 
 
 def echo(address: str, count: int, seconds: float) -> list[float]:

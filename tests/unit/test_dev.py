@@ -375,6 +375,29 @@ def test_guests_are_run_for_their_table(tested: Checkout) -> None:
     assert (done.returncode, done.stdout.splitlines()) == (0, [call]), done.stderr
 
 
+def test_bench_peer_needs_neither_root_nor_set_up(checkout: Checkout) -> None:
+    """It serves, whoever starts it, before there is a .venv and without Debian's packages."""
+    shutil.copytree(TREE / "bench", checkout.root / "bench")
+    shutil.rmtree(checkout.root / ".venv")
+    for name in ("dpkg-query", "sudo", "unshare"):
+        executable(checkout.tools / name, 'echo "$0 $*" >&2; exit 1')
+    peer = subprocess.Popen(
+        ["/bin/sh", str(checkout.root / "dev"), "bench", "peer", "127.0.79.1"],
+        env={"PATH": str(checkout.tools)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert peer.stdout is not None
+    try:
+        assert peer.stdout.readline() == "ready\n"
+    finally:
+        peer.terminate()
+        _, said = peer.communicate(timeout=30)
+    assert (peer.returncode, said) == (0, "")
+
+
 GO = """
 [ "$1" != env ] || { echo "$GO_VERSION"; exit; }
 case "$*" in ${FAILING:-none}) exit 1 ;; esac
