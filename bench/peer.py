@@ -39,7 +39,7 @@ MOST = 1 << 32
 FULL_S = 0.1
 """Until the next look, where the system has no descriptors left."""
 UNTIL_EOF = "--until-eof"
-_SWALLOWED = bytearray(1 << 20)
+_SWALLOWED = bytearray(1 << 17)
 """What is sunk, of all connections: nobody reads it."""
 
 
@@ -242,4 +242,8 @@ def _until_eof() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except SystemExit as end:  # with status 2, as ./dev bench ends where something could not be done
+        print(end.code, file=sys.stderr)
+        sys.exit(2)
