@@ -59,14 +59,15 @@ class Order:
 
 
 def take(order: Order, say: Callable[[str], None]) -> Document:
-    """Measure all that is ordered. Raises SystemExit with what a server elsewhere did, whatever it was."""
+    """Measure all that is ordered. Says what a server elsewhere did wrong, and raises SystemExit."""
     try:
         return _taken(order, say)
     except (Failed, TunnelRefused, OSError, AssertionError, subprocess.SubprocessError) as error:
         if order.target is None:
             raise
         why = order.target.redact(str(error) or type(error).__name__)
-        raise SystemExit(f"bench: {printable(why)}") from None
+        say(printable(why))
+        raise SystemExit(1) from None
 
 
 def _taken(order: Order, say: Callable[[str], None]) -> Document:

@@ -45,7 +45,7 @@ def garbage(served: Served) -> None:
     served.send(b"HTTP/1.1 404 \x1b]0;pwn\x07" + b"x" * 275 + TOKEN.encode() + b"\r\n\r\n")
 
 
-@pytest.mark.parametrize("words", [WITH_PEER, ("--only", "opening"), ("--only", "many", "--tunnels", "2")])
+@pytest.mark.parametrize("words", [WITH_PEER, ("--only", "opening")])
 def test_server_that_is_none_is_said_in_a_line(words: tuple[str, ...]) -> None:
     with serving(garbage) as port:
         assert "HTTP/1.1 404 ?]0;pwn?" in bench(port, *words)
