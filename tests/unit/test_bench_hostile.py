@@ -246,22 +246,29 @@ def test_program_that_fails_is_said_in_a_line(text: str, said: str) -> None:
 def test_bulk_flow_that_breaks_is_no_slow_one() -> None:
     address = "127.0.0.78"
 
+    noticed = threading.Event()
+
     def serve(listener: socket.socket) -> None:
         with listener.accept()[0] as connection:
             connection.sendall(bytes(3 << 20))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+            noticed.set()
 
     with socket.create_server((address, SOURCE)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
         running = Running([sys.executable, "-m", "bench.traffic", "bulk-down", address])
         try:
             with pytest.raises(Failed, match=r"the connection ended early|Connection reset"):
-                whole(running)
+                whole(running, noticed)
         finally:
             running.close()
 
 
-def whole(flow: Running) -> None:
+def whole(flow: Running, over: threading.Event) -> None:
     flow.start()
     flow.expect("running")
+    assert over.wait(30), "the flow goes on"
     flow.start()
     flow.result(30)
