@@ -127,6 +127,15 @@ async def test_tcp_ports_in_rotation(unhurried: Proxy) -> None:
         await guest.echo(b"works as before")
 
 
+async def refusal(guest: RawGuest) -> str:
+    """What ends a connect; one whose SYN was lost in the NAT's full queue is tried again."""
+    for _ in range(20):
+        ended = await guest.try_tcp(at.WEB, at.HTTP_PORT)
+        if ended != "reset":
+            break
+    return ended
+
+
 async def test_nat_process_that_runs_out_of_descriptors_serves_what_it_has(unhurried: Proxy) -> None:
     """A guest that resets its connects is held by no limit of flows, but libslirp keeps their sockets."""
     async with raw_guest(unhurried) as guest, raw_guest(unhurried) as bystander:
@@ -143,7 +152,7 @@ async def test_nat_process_that_runs_out_of_descriptors_serves_what_it_has(unhur
         assert max(open_files) == limit, "it did not come to that"
         guest.drain()
         await guest.tunnel.ping(b"meanwhile", timeout_s=60)
-        assert await guest.try_tcp(at.WEB, at.HTTP_PORT) == "unreachable"
+        assert await refusal(guest) == "unreachable"
         await guest.udp(at.WEB, at.ECHO_PORT, b"a flow that is open goes on", FIRST_PORT - 1)
         assert await bystander.try_tcp(at.WEB, at.HTTP_PORT) == "answered"
         assert unhurried.with_role("nat") == nats
