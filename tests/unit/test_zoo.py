@@ -1,6 +1,8 @@
 """The table of guests: made of rows, between two lines of docs/guests.md, with each test file in it."""
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,12 @@ def test_a_program_that_is_tried_again_leaves_no_row_of_an_earlier_run(
     zoo.forget("tests/interop/test_other.py")
     assert len(zoo.kept(rows, zoo.PROGRAMS)) == 1
     zoo.forget(PROGRAM)
+    assert not zoo.kept(rows, zoo.PROGRAMS)
+
+
+def test_rows_that_an_older_version_left_are_none(rows: Path) -> None:
+    rows.mkdir()
+    (rows / "old.json").write_text(json.dumps({"test": PROGRAM, **asdict(ROW)}))
     assert not zoo.kept(rows, zoo.PROGRAMS)
 
 
