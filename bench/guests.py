@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ from support.nsguest import open_tap
 from support.wait import wait_until
 
 from bench import wire
+from bench.figures import Table
 from bench.lab import Lab, Running, Server, card
 
 
@@ -94,10 +95,22 @@ def straight(host: Namespace) -> Iterator[Guest]:
 
 
 @contextmanager
-def one_on_each_path(lab: Lab) -> Iterator[list[tuple[str, Guest]]]:
-    """A guest on a tunnel of each server and, where the world is ours, one on the straight wire; by name."""
+def on_each_path(
+    lab: Lab, kinds: Iterable[str], measure: Callable[[str, Guest], dict[str, float]]
+) -> Iterator[Callable[[Table], None]]:
+    """A guest on a tunnel of each server and, where the world is ours, one on the straight wire.
+
+    Each call measures every kind on all of them in turn, and adds the rows (path, kind).
+    """
+    kinds = tuple(kinds)
     with ExitStack() as stack:
         paths = [(server.name, stack.enter_context(on_tunnel(server))) for server in lab.servers]
         if lab.world is not None:
             paths.append(("straight wire", stack.enter_context(straight(lab.world.host))))
-        yield paths
+
+        def once(into: Table) -> None:
+            for kind in kinds:
+                for name, guest in paths:
+                    into.add((name, kind), measure(kind, guest))
+
+        yield once

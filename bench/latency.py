@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 
 from bench.figures import Column, Table, quantile
-from bench.guests import Guest, one_on_each_path
-from bench.lab import Lab, Running
+from bench.guests import Guest, on_each_path
+from bench.lab import Lab, Running, Work
 
 COLUMNS = (
     Column("connect_p50_ms", "connect p50 ms", 1),
@@ -24,22 +24,16 @@ def table() -> Table:
     return Table("latency", "Latency", ("path", "meanwhile"), COLUMNS)
 
 
-@contextmanager
-def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
+def measuring(lab: Lab) -> AbstractContextManager[Callable[[Table], None]]:
     """A guest on each path; each call takes all of them in turn."""
     assert lab.peer is not None
     peer = lab.peer
-    with one_on_each_path(lab) as paths:
-
-        def once(into: Table) -> None:
-            for meanwhile, bulk in MEANWHILE.items():
-                for name, guest in paths:
-                    into.add((name, meanwhile), beside(bulk, guest, peer, lab))
-
-        yield once
+    return on_each_path(
+        lab, MEANWHILE, lambda meanwhile, guest: beside(MEANWHILE[meanwhile], guest, peer, lab.work)
+    )
 
 
-def beside(bulk: str | None, guest: Guest, peer: str, lab: Lab) -> dict[str, float]:
+def beside(bulk: str | None, guest: Guest, peer: str, work: Work) -> dict[str, float]:
     """Both kinds of latency while ``bulk`` runs, and how fast that was."""
     figures: dict[str, float] = {}
     with ExitStack() as stack:
@@ -50,7 +44,7 @@ def beside(bulk: str | None, guest: Guest, peer: str, lab: Lab) -> dict[str, flo
             flow.start()
             flow.expect("running")
         for kind in ("connect", "echo"):
-            asking = guest.traffic(kind, peer, lab.work.samples, lab.work.seconds)
+            asking = guest.traffic(kind, peer, work.samples, work.seconds)
             stack.callback(asking.close)
             asking.start()
             times = asking.result()

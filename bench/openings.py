@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import resource
 import ssl
 import sys
 import time
 
-from aero_l2.client.address import Credential, Target
+from aero_l2.client.address import Target
 from aero_l2.probe import dhcp
 from aero_l2.services.dhcp import codec
 from bench import wire
@@ -33,12 +32,6 @@ class Silent(wire.TunnelRefused):
 def limit_s(count: int) -> float:
     """For so many tunnels: beyond that the server, or what is between, is not fit for it."""
     return 2 * PATIENCE_S + count
-
-
-def target_of(url: str) -> Target:
-    """The address with what the environment says of credential and Origin."""
-    token = os.environ.get("AERO_L2_CLIENT_TOKEN")
-    return Target.of(url, Credential(token) if token else None, os.environ.get("AERO_L2_BENCH_ORIGIN"))
 
 
 class Openings:
@@ -137,7 +130,7 @@ async def main(count: int, at_once: int) -> None:
     """Open, wait, close."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    openings = Openings([target_of(url) for url in (await _line()).split()], at_once)
+    openings = Openings([wire.target_of(url) for url in (await _line()).split()], at_once)
     _say("ready")
     await _line()
     began = time.monotonic()

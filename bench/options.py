@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aero_l2.client.address import Credential, InvalidTarget, Target
-from bench import outputs, page, settings
+from aero_l2.client.address import InvalidTarget, Target
+from bench import outputs, page, settings, wire
 from bench.run import BY_NAME_ONLY, INSIDE_ONLY, NEED_PEER, PARTS, Order
 
 EPILOG = """
@@ -137,13 +136,12 @@ def left_out(order: Order) -> str | None:
 
 
 def _target(url: str) -> Target:
-    token = os.environ.get("AERO_L2_CLIENT_TOKEN")
     if "://" not in url:
         raise SystemExit(
             "bench: --url takes an address with ws:// or wss:// in front, like ws://127.0.0.1:8090/l2"
         )
     try:
-        return Target.of(url, Credential(token) if token else None, os.environ.get("AERO_L2_BENCH_ORIGIN"))
+        return wire.target_of(url)
     except InvalidTarget as error:
         raise SystemExit(f"bench: {error}") from None
 

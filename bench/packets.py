@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from bench.figures import Column, Table
-from bench.guests import Guest, one_on_each_path
+from bench.guests import Guest, on_each_path
 from bench.lab import Lab, Work
-from bench.transfers import costs, since, used
+from bench.transfers import WAYS, costs, since, used
 
 UNIT = "CPU s per million arrived"
 COLUMNS = (
@@ -30,19 +30,11 @@ def table() -> Table:
     return Table("packets", "64-byte UDP packets", ("path", "direction"), COLUMNS)
 
 
-@contextmanager
-def measuring(lab: Lab) -> Iterator[Callable[[Table], None]]:
+def measuring(lab: Lab) -> AbstractContextManager[Callable[[Table], None]]:
     """A guest on each path; each call takes all of them in turn, both ways."""
     assert lab.peer is not None
     peer = lab.peer
-    with one_on_each_path(lab) as paths:
-
-        def once(into: Table) -> None:
-            for direction in ("up", "down"):
-                for name, guest in paths:
-                    into.add((name, direction), flooded(guest, direction, peer, lab.work))
-
-        yield once
+    return on_each_path(lab, WAYS, lambda direction, guest: flooded(guest, direction, peer, lab.work))
 
 
 def flooded(guest: Guest, direction: str, peer: str, work: Work) -> dict[str, float]:

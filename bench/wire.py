@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 import secrets
 import struct
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from aero_l2.client.address import Target
+from aero_l2.client.address import Credential, Target
 from aero_l2.client.errors import printable
 from aero_l2.probe import dhcp, packets
 from aero_l2.services.dhcp import codec
@@ -25,6 +26,12 @@ _MASK = b"\0\0\0\0"  # RFC 6455 §5.3 asks for unpredictable ones; these few mes
 
 class TunnelRefused(Exception):
     """The server did not give a tunnel or a lease; the text says why, in one line for people."""
+
+
+def target_of(url: str) -> Target:
+    """The address, with what the environment says of credential and Origin. Raises InvalidTarget."""
+    token = os.environ.get("AERO_L2_CLIENT_TOKEN")
+    return Target.of(url, Credential(token) if token else None, os.environ.get("AERO_L2_BENCH_ORIGIN"))
 
 
 def refused(target: Target, why: str) -> TunnelRefused:
