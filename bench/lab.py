@@ -82,6 +82,11 @@ class Running:
             self.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        """Of the program."""
+        return self._process.pid
+
     def expect(self, word: str) -> None:
         """Wait for a line."""
         line = self._line(PATIENCE_S)
