@@ -15,23 +15,29 @@ from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 from netns import files, messages
-from netns.errors import MessageError, NetdUnavailable, SegmentError
+from netns.errors import MessageError, NetdUnavailable, SegmentError, TruncatedMessage
 from netns.handles import SegmentHandles
 from netns.spec import SegmentSpec
 
 CREATE_TIMEOUT_S = 15.0
+SILENT = "the network helper does not answer"
+FIRST_NUMBER = 1 << 40
+"""Of requests that are no tunnel's; those are called by what their makers call them."""
 OPEN_TIMEOUT_S = 2.0
 _T = TypeVar("_T")
 _RECEIVES_PER_TURN = 32
 
 
 class NetdClient:
-    """Requests to netd. ``log`` gets one line for what nobody else would hear of."""
+    """Requests to netd. ``log`` gets one line for what nobody else would hear of, ``back`` is called once a
+    netd speaks after another one was lost."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, log: Callable[[str], None], back: Callable[[], None] = lambda: None) -> None:
         self._log = log
+        self._back = back
+        self._is_lost = False
         self._socket: socket.socket | None = None
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(FIRST_NUMBER)
         self._creating: dict[int, asyncio.Future[SegmentHandles]] = {}
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._alive: dict[int, SegmentHandles] = {}
@@ -70,21 +76,20 @@ class NetdClient:
         for identifier in self._alive:
             self._nat_ready(identifier)  # nobody is left to say so
 
-    async def create(self, spec: SegmentSpec) -> SegmentHandles:
+    async def create(self, spec: SegmentSpec, number: int = 0) -> SegmentHandles:
         """Have a namespace made. The caller owns the handles and gives them back to `release`.
 
-        Raises NetdUnavailable, SegmentError. Cancelled, it leaves nothing behind.
+        ``number``: what netd's log calls it, no other's ever; 0: any. Raises NetdUnavailable, SegmentError.
+        Cancelled, it leaves nothing behind.
         """
-        identifier = next(self._ids)
+        identifier = number or next(self._ids)
         future: asyncio.Future[SegmentHandles] = asyncio.get_running_loop().create_future()
         self._creating[identifier] = future
         try:
             self._send(messages.Create(identifier, spec))
             return await asyncio.wait_for(future, CREATE_TIMEOUT_S)
         except TimeoutError as error:
-            raise SegmentError(
-                f"the network helper did not answer within {CREATE_TIMEOUT_S:.0f} s"
-            ) from error
+            raise SegmentError(SILENT) from error
         finally:
             if self._creating.pop(identifier, None) is not None:
                 self._post_release(identifier)
@@ -95,6 +100,15 @@ class NetdClient:
             return
         handles.close()
         self._post_release(handles.id)
+
+    async def answers(self) -> None:
+        """Return once netd has answered a question about a namespace that there is not.
+
+        Raises NetdUnavailable if it does not within `OPEN_TIMEOUT_S`.
+        """
+        number = next(self._ids)
+        answer: asyncio.Future[dict[str, int] | None] = asyncio.get_running_loop().create_future()
+        await self._ask(messages.ReadCounters(number, number), number, answer, OPEN_TIMEOUT_S)
 
     async def counters(self, handles: SegmentHandles) -> dict[str, int] | None:
         """Packets by named counter (`netns.ruleset.COUNTERS`), None where netd does not know the namespace.
@@ -134,7 +148,7 @@ class NetdClient:
             self._send(request)
             return await asyncio.wait_for(answer, timeout_s)
         except TimeoutError as error:
-            raise NetdUnavailable("the network helper did not answer") from error
+            raise NetdUnavailable(SILENT) from error
         finally:
             self._asked.pop(number, None)
 
@@ -185,20 +199,25 @@ class NetdClient:
                 data, descriptors = messages.receive(self._socket)
             except BlockingIOError:
                 return
-            except messages.TruncatedMessage as error:
+            except TruncatedMessage as error:
                 self._truncated(error)
                 continue
+            except ConnectionResetError:  # it ended before it had read everything
+                data, descriptors = b"", []
             except (OSError, MessageError) as error:
-                self._log(f"the network helper's socket failed: {error}")
-                self.detach()
+                self._lost(f"the network helper's socket failed: {error}")
                 return
             if not data:
-                self._log("the network helper ended")
-                self.detach()
+                self._lost("the network helper ended")
                 return
             self._answer(data, descriptors)
 
-    def _truncated(self, error: messages.TruncatedMessage) -> None:
+    def _lost(self, why: str) -> None:
+        self._log(why)
+        self._is_lost = True
+        self.detach()
+
+    def _truncated(self, error: TruncatedMessage) -> None:
         """Descriptors did not fit into this process: that tunnel fails, the rest goes on."""
         with contextlib.suppress(MessageError):
             answer = messages.decode_answer(error.data)
@@ -220,6 +239,11 @@ class NetdClient:
                 self._nat_ready(id)
             case messages.Failed(id, reason):
                 self._fail(id, reason)
+            case messages.NatSick(id, reason):
+                self._nat_sick(id, reason)
+            case messages.Relieved(id, connections, reason):
+                if id in self._alive:
+                    self._alive[id].relieved(connections, reason)
             case messages.Counted(_, request, counters):
                 self._answered(request, counters)
             case messages.Listed(_, request):
@@ -227,7 +251,10 @@ class NetdClient:
             case messages.Opened(_, request, done):
                 self._answered(request, done)
             case messages.HostAddresses(addresses):
-                self.host_addresses = addresses
+                self.host_addresses = addresses  # the first thing that a netd says
+                if self._is_lost:
+                    self._is_lost = False
+                    self._back()
 
     def _answered(self, request: int, result: object) -> None:
         waiting = self._asked.get(request)
@@ -243,7 +270,10 @@ class NetdClient:
             files.close_all(descriptors)  # nobody waits any more; `create` has sent its release
             return
         opened = dict(zip(names, descriptors, strict=True))
-        handles = SegmentHandles(identifier, nat_ready=future.get_loop().create_future(), **opened)
+        loop = future.get_loop()
+        handles = SegmentHandles(
+            identifier, nat_ready=loop.create_future(), nat_sick=loop.create_future(), **opened
+        )
         self._alive[identifier] = handles
         del self._creating[identifier]
         future.set_result(handles)
@@ -252,6 +282,11 @@ class NetdClient:
         handles = self._alive.get(identifier)
         if handles is not None and not handles.nat_ready.done():
             handles.nat_ready.set_result(None)
+
+    def _nat_sick(self, identifier: int, reason: str) -> None:
+        handles = self._alive.get(identifier)
+        if handles is not None and not handles.nat_sick.done():
+            handles.nat_sick.set_result(reason)
 
     def _fail(self, identifier: int, reason: str) -> None:
         future = self._creating.pop(identifier, None)
@@ -262,4 +297,4 @@ class NetdClient:
 def _adopt(handles: SegmentHandles, connection: socket.socket) -> None:
     """Register the namespace with another netd, unless it is released by now. Raises OSError."""
     if handles.netns >= 0:
-        messages.send(connection, messages.Adopt(handles.id), [handles.netns])
+        messages.send(connection, messages.Adopt(handles.id), [handles.netns, handles.process])

@@ -25,6 +25,14 @@ class MessageError(NetnsError):
     """A message on the socket between server and netd is malformed."""
 
 
+class TruncatedMessage(MessageError):
+    """A message came whose data or descriptors did not fit; ``data`` is what came."""
+
+    def __init__(self, data: bytes, reason: str) -> None:
+        super().__init__(reason)
+        self.data = data
+
+
 class NetdUnavailable(NetnsError):
     """The privileged helper is not there to answer."""
 

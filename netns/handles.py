@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from netns import messages
 
@@ -31,6 +32,10 @@ class SegmentHandles:
     flows: int
     nat_ready: asyncio.Future[None]
     """Done once the NAT process has opened its TAP; packets for it are lost before, in the kernel."""
+    nat_sick: asyncio.Future[str]
+    """Done with what is wrong where netd gives the NAT process up, just before it ends."""
+    relieved: Callable[[int, str], None] = field(default=lambda connections, reason: None, init=False)
+    """Told how many TCP connections of the NAT process netd has reset, and why."""
     redirected_udp: int = -1
     redirected_tcp: int = -1
 

@@ -58,6 +58,10 @@ def _af_spec() -> bytes:
 
 RTN_LOCAL = 2
 _TABLE_LOCAL = 255
+_SET_NEIGHBOUR_TABLE = 67
+_NEIGHBOUR_TABLE, _NEIGHBOUR_PARAMETERS = 1, 6  # NDTA_NAME, NDTA_PARMS
+_NEIGHBOUR_INTERFACE, _NEIGHBOUR_QUEUE_BYTES = 1, 16  # NDTPA_IFINDEX, NDTPA_QUEUE_LENBYTES
+_ACKNOWLEDGED = 0x5  # NLM_F_REQUEST | NLM_F_ACK
 _ERROR = 0x2  # NLMSG_ERROR, which also acknowledges
 
 
@@ -72,9 +76,10 @@ def configure_links() -> None:
 def announce_nat_client() -> None:
     """Have the kernel send a gratuitous ARP on tap1 of the calling thread's namespace. Raises SegmentError.
 
-    libslirp learns the time of day with the first packet that it reads, and forgets a UDP flow as outdated
-    that began with that one: this packet, which needs no answer, saves the guest's first datagram. The
-    kernel sends it where an interface's address is set, and forgets the interface's neighbours then.
+    libslirp takes the time after each turn of its loop: a UDP flow that begins with the first one is outdated
+    and forgotten at once. This packet, which needs no answer, saves the guest's first datagram, once it was
+    read (`netns.announcing`): one that waits behind it can belong to the same turn. The kernel sends it where
+    an interface's address is set, and forgets the interface's neighbours then.
     """
     try:
         _exchange(_announcement(socket.if_nametoindex("tap1")))
@@ -101,7 +106,23 @@ def _requests(lan: int, nat: int) -> bytes:
         # Permanent, so that the NAT never takes a place in the neighbour table all namespaces share.
         route.neigh("add", dst=str(NAT_HOST), lladdr=NAT_HOST_MAC, ifindex=nat, state="permanent")
         route.route("add", dst="0.0.0.0/0", gateway=str(NAT_HOST), oif=nat)
-        return bytes(route.batch)
+        return bytes(route.batch) + _short_neighbour_queue(lan)
+
+
+def _short_neighbour_queue(index: int) -> bytes:
+    """Have one packet at most wait for an ARP answer on an interface (RTM_SETNEIGHTBL, linux/neighbour.h).
+
+    What waits is charged to the socket that made it, and the ICMP messages and RSTs of all namespaces, the
+    host's too, come from one socket each of a processor: the buffer that a hundred packets for a guest that
+    answers no ARP take up would be everybody's.
+    """
+    parameters = (
+        netlink.attribute(_NEIGHBOUR_INTERFACE, struct.pack("=I", index)),
+        netlink.attribute(_NEIGHBOUR_QUEUE_BYTES, struct.pack("=I", 0)),  # one packet is always taken
+    )
+    table = struct.pack("=BBH", socket.AF_INET, 0, 0) + netlink.string(_NEIGHBOUR_TABLE, "arp_cache")
+    payload = table + netlink.nest(_NEIGHBOUR_PARAMETERS, parameters)
+    return struct.pack("=IHHII", 16 + len(payload), _SET_NEIGHBOUR_TABLE, _ACKNOWLEDGED, 0, 0) + payload
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,8 @@
 Server to netd:
 
     create   id, spec             make a tunnel's namespace; answered by made or failed
-    adopt    id  [netns]          take over a namespace that an earlier netd made; not answered
+    adopt    id  [netns, process] take over a namespace that an earlier netd made, and its NAT process's
+                                  pidfd; not answered
     release  id                   forget it; not answered
     counters id, request          answered by counted
     flows    id, request          answered by listed
@@ -14,6 +15,8 @@ netd to server:
     made     id  [HANDLES]        descriptors in the order of `HANDLES`, or `REDIRECT_HANDLES` behind
     ready    id                   its NAT process has opened the TAP; after made
     failed   id, reason           everything is undone
+    sick     id, reason           its NAT process is given up and about to be killed; after made
+    relieved id, connections, reason  so many of its TCP connections were reset
     counted  id, request, counters (name → packets, or null where it is not known)
     listed   id, request  [file]  the active flows (`netns.conntrack.pack`); no file where they are not known
     opened   id, request, done    the addresses are within reach for so long, or nothing has changed
@@ -30,7 +33,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from netns.errors import MessageError
+from netns.errors import MessageError, TruncatedMessage
 from netns.files import close_all
 from netns.spec import SegmentSpec
 
@@ -98,6 +101,19 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class NatSick:
+    id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relieved:
+    id: int
+    connections: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     id: int
     request: int
@@ -123,7 +139,7 @@ class HostAddresses:
 
 
 Request = Create | Adopt | Release | ReadCounters | ListFlows | OpenAddresses
-Answer = Made | NatReady | Failed | Counted | Listed | Opened | HostAddresses
+Answer = Made | NatReady | Failed | NatSick | Relieved | Counted | Listed | Opened | HostAddresses
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -148,6 +164,10 @@ def encode(message: Request | Answer) -> bytes:
             fields = {"op": "ready", "id": id}
         case Failed(id, reason):
             fields = {"op": "failed", "id": id, "reason": reason[:_MAX_REASON]}
+        case NatSick(id, reason):
+            fields = {"op": "sick", "id": id, "reason": reason[:_MAX_REASON]}
+        case Relieved(id, connections, reason):
+            fields = {"op": "relieved", "id": id, "connections": connections, "reason": reason[:_MAX_REASON]}
         case Counted(id, request, counters):
             fields = {"op": "counted", "id": id, "request": request, "counters": counters}
         case Listed(id, request):
@@ -189,6 +209,10 @@ def decode_answer(data: bytes) -> Answer:
             return NatReady(_identifier(id))
         case {"op": "failed", "id": id, "reason": str(reason), **rest} if not rest:
             return Failed(_identifier(id), reason[:_MAX_REASON])
+        case {"op": "sick", "id": id, "reason": str(reason), **rest} if not rest:
+            return NatSick(_identifier(id), reason[:_MAX_REASON])
+        case {"op": "relieved", "id": id, "connections": number, "reason": str(reason), **rest} if not rest:
+            return Relieved(_identifier(id), _identifier(number), reason[:_MAX_REASON])
         case {"op": "counted", "id": id, "request": request, "counters": counters, **rest} if not rest:
             return Counted(_identifier(id), _identifier(request), _counters(counters))
         case {"op": "listed", "id": id, "request": request, **rest} if not rest:
@@ -222,14 +246,6 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
         cut = "descriptors" if flags & socket.MSG_CTRUNC else "data"
         raise TruncatedMessage(data, f"{cut} of a message did not fit (out of file descriptors?)")
     return data, list(descriptors)
-
-
-class TruncatedMessage(MessageError):
-    """A message came whose data or descriptors did not fit; ``data`` is what came."""
-
-    def __init__(self, data: bytes, reason: str) -> None:
-        super().__init__(reason)
-        self.data = data
 
 
 def _fields(data: bytes) -> dict[str, Any]:

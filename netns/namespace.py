@@ -49,30 +49,38 @@ class Interior:
 
 
 class Workshop:
-    """Threads that make and enter namespaces. Jobs run in order of arrival, at most ``threads`` at a time."""
+    """Threads that make and enter namespaces. Jobs run in order of arrival, at most ``threads`` that make one
+    at a time. One thread more enters those that there are: that takes a millisecond, and tunnels that are
+    still to be made are not what one that stands waits for."""
 
     def __init__(self, threads: int = 2) -> None:
         unshared = ThreadPoolExecutor(1, thread_name_prefix="netns-first")
         self._parking = unshared.submit(_make_parking).result()
         unshared.shutdown()
-        self._pool = ThreadPoolExecutor(
-            threads, thread_name_prefix="netns", initializer=setns, initargs=(self._parking, Namespace.NET)
+        self._makers = self._parked(threads, "netns")
+        self._visitor = self._parked(1, "netns-inside")
+
+    def _parked(self, threads: int, name: str) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(
+            threads, thread_name_prefix=name, initializer=setns, initargs=(self._parking, Namespace.NET)
         )
         started = threading.Barrier(threads)  # all at once, so that their number never changes
-        for waiting in [self._pool.submit(started.wait) for _ in range(threads)]:
+        for waiting in [pool.submit(started.wait) for _ in range(threads)]:
             waiting.result()
+        return pool
 
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
         """Run ``job`` in a fresh namespace of its own, which goes away unless the job keeps its fd."""
-        return self._pool.submit(self._run, lambda: unshare(Namespace.NET), job)
+        return self._makers.submit(self._run, lambda: unshare(Namespace.NET), job)
 
     def submit_inside(self, netns: int, job: Callable[[], Result]) -> Future[Result]:
         """Run ``job`` in the namespace behind the descriptor ``netns``."""
-        return self._pool.submit(self._run, lambda: setns(netns, Namespace.NET), job)
+        return self._visitor.submit(self._run, lambda: setns(netns, Namespace.NET), job)
 
     def close(self) -> None:
         """Wait for the jobs that were submitted and end the threads."""
-        self._pool.shutdown()
+        self._makers.shutdown()
+        self._visitor.shutdown()
         os.close(self._parking)
 
     def _run(self, enter: Callable[[], None], job: Callable[[], Result]) -> Result:

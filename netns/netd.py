@@ -17,24 +17,29 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from ipaddress import IPv4Network
-from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from netns import files, link, messages
-from netns.children import Children
+from netns import files, messages
+from netns.announcing import Announcer
+from netns.children import Child, Children
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
 from netns.hosts import HostMonitor, ping_permitted
+from netns.jobs import Jobs
 from netns.lines import log
 from netns.messages import Adopt, Create, Release
-from netns.namespace import Interior, Workshop, make_interior
+from netns.namespace import Interior, make_interior
 from netns.nat import NatDriver, load_driver
 from netns.programs import find_program
 from netns.segments import Segment, start_nat
 from netns.spec import SegmentSpec
 from netns.syscalls import Prctl, prctl, set_process_name
+from netns.tcpmemory import TcpMemoryWatch
+from netns.watch import HealthWatch
 
 READY_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 2.0
+SICK_END_S = 0.5
+RELEASED_END_S = 10.0
 MAX_IN_FLIGHT = 1024
 MAX_SEGMENTS = 65_536
 _T = TypeVar("_T")
@@ -43,17 +48,18 @@ _T = TypeVar("_T")
 class Netd:
     """The event loop of one netd: a request in, a namespace made, its descriptors out."""
 
-    def __init__(self, server: socket.socket, driver: NatDriver, search_path: str) -> None:
+    def __init__(self, server: socket.socket, driver: NatDriver, search_path: str, tcp_memory: int) -> None:
         self._server = server
         self._driver = driver
         self._search_path = search_path
         self._selector = selectors.DefaultSelector()
-        self._workshop = Workshop()
-        self._finished: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._jobs = Jobs()
         self._segments: dict[int, Segment] = {}
         self._making: dict[int, Future[Interior]] = {}
         self._children = Children(self._selector, log)
+        self._health = HealthWatch(self._nat_sick)
+        self._memory = TcpMemoryWatch(tcp_memory, self._segments, self._tell, self._nat_sick)
+        self._announcer = Announcer(self._jobs, lambda identifier: self._tell(messages.NatReady(identifier)))
         self._hosts = HostMonitor()
         self._running = True
 
@@ -61,7 +67,7 @@ class Netd:
         """Serve until the server goes; then end every NAT process and return."""
         for fd, handler in (
             (self._server.fileno(), self._serve),
-            (self._wake, self._run_finished),
+            (self._jobs.fileno(), self._jobs.run_finished),
             (self._hosts.fileno(), lambda: self._hosts.listen(time.monotonic())),
         ):
             self._selector.register(fd, selectors.EVENT_READ, handler)
@@ -72,11 +78,14 @@ class Netd:
 
     def _turn(self, at_most_s: float | None = None) -> None:
         now = time.monotonic()
-        waits = (at_most_s, self._children.next_timeout(now), self._hosts.next_timeout(now))
-        for key, _ in self._selector.select(min((wait for wait in waits if wait is not None), default=None)):
+        parts = (self._children, self._health, self._memory, self._hosts, self._announcer)
+        waits = [part.next_timeout(now) for part in parts]
+        at_most = min((wait for wait in (at_most_s, *waits) if wait is not None), default=None)
+        for key, _ in self._selector.select(at_most):
             key.data()
         now = time.monotonic()
-        self._children.kill_overdue(now)
+        for look in (self._children.kill_overdue, self._health.look, self._memory.look, self._announcer.look):
+            look(now)
         if self._hosts.look(now):
             self._sync_all()
 
@@ -112,9 +121,10 @@ class Netd:
             case Create(id, spec):
                 self._create(id, spec)
             case Adopt(id):
-                if len(descriptors) != 1 or self._known(id) or len(self._segments) >= MAX_SEGMENTS:
-                    raise MessageError("adopt: one namespace and a new id")
-                self._adopt(id, Interior(netns=os.dup(descriptors[0])))
+                if len(descriptors) != 2 or self._known(id) or len(self._segments) >= MAX_SEGMENTS:
+                    raise MessageError("adopt: a namespace, a process and a new id")
+                nat = self._children.adopt(descriptors[1], parent=os.getppid())
+                self._adopt(id, Interior(netns=os.dup(descriptors[0])), nat)
             case Release(id):
                 self._release(id)
             case messages.ReadCounters(id, number):
@@ -144,23 +154,10 @@ class Netd:
             return
         hosts = self._hosts.networks
         ping = ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
-        future = self._workshop.submit(lambda: make_interior(spec, nft, hosts, ping))
-        self._making[identifier] = future
-        self._when_done(future, lambda: self._created(identifier, spec, hosts, future))
-
-    def _when_done(self, future: "Future[Interior] | Future[None]", then: Callable[[], None]) -> None:
-        def finish(_: object) -> None:
-            self._finished.put(then)
-            os.eventfd_write(self._wake, 1)
-
-        future.add_done_callback(finish)
-
-    def _run_finished(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
-        with contextlib.suppress(Empty):
-            while True:
-                self._finished.get_nowait()()
+        self._making[identifier] = self._jobs.make(
+            lambda: make_interior(spec, nft, hosts, ping),
+            lambda future: self._created(identifier, spec, hosts, future),
+        )
 
     def _created(
         self, identifier: int, spec: SegmentSpec, hosts: frozenset[IPv4Network], future: Future[Interior]
@@ -193,9 +190,9 @@ class Netd:
             nat = start_nat(self._driver, segment.interior, spec, undo)
             deadline = time.monotonic() + READY_TIMEOUT_S
             ready = functools.partial(self._nat_ready, identifier, segment)
-            pidfd = self._children.watch(nat.pid, os.dup(nat.ready), deadline, ready)
+            segment.nat = self._children.watch(nat.pid, os.dup(nat.ready), deadline, ready)
             self._segments[identifier] = segment
-            handles = {**nat.handles, "process": pidfd}
+            handles = {**nat.handles, "process": segment.nat.pidfd}
             names = messages.HANDLES + (messages.REDIRECT_HANDLES if spec.redirect_dns else ())
             self._tell(messages.Made(identifier), [handles[name] for name in names])
         segment.handed_over()
@@ -204,34 +201,33 @@ class Netd:
         """The NAT process has its TAP: wake it up, so that the first packet is not the guest's."""
         if self._segments.get(identifier) is not segment:
             return
-        try:
-            netns = os.dup(segment.interior.netns)
-        except OSError as error:  # out of file descriptors: no reason for netd to end
-            self._announced(identifier, error)
-            return
-        future = self._workshop.submit_inside(netns, link.announce_nat_client)
-        future.add_done_callback(lambda _: os.close(netns))
-        self._when_done(future, lambda: self._announced(identifier, future.exception()))
-
-    def _announced(self, identifier: int, error: BaseException | None) -> None:
-        if error is not None:
-            log(f"tunnel {identifier}: {error}; the guest's first datagram may be lost")
-        self._tell(messages.NatReady(identifier))
+        self._health.add(identifier, segment, time.monotonic())
+        self._announcer.announce(identifier, segment)
 
     def _release(self, identifier: int) -> None:
         """The server closed the exit pipe, so the NAT process is ending; let go of the namespace."""
         making = self._making.pop(identifier, None)
         if making is not None:
-            making.cancel()  # not begun yet: clients that come and go must not fill the queue
+            making.cancel()  # clients that come and go must not fill the queue with what has not begun
         segment = self._segments.pop(identifier, None)
+        if segment is not None and segment.nat is not None:
+            self._children.expect_end(segment.nat, RELEASED_END_S, "did not end with its tunnel")
         if segment is not None and not segment.adopting:
             segment.interior.close()
 
-    def _adopt(self, identifier: int, interior: Interior) -> None:
-        segment = self._segments[identifier] = Segment(interior, adopting=True)
+    def _nat_sick(self, identifier: int, nat: Child, reason: str) -> None:
+        """A NAT process is given up: the server hears why before it hears of its end."""
+        self._tell(messages.NatSick(identifier, reason))
+        self._children.expect_end(nat, SICK_END_S, f"of tunnel {identifier} is given up: {reason}")
+
+    def _adopt(self, identifier: int, interior: Interior, nat: Child | None) -> None:
+        segment = self._segments[identifier] = Segment(interior, adopting=True, nat=nat)
         hosts = self._hosts.networks
-        future = self._workshop.submit_inside(interior.netns, lambda: segment.adopt(hosts))
-        self._when_done(future, lambda: self._adopted(identifier, segment, future))
+        self._jobs.inside(
+            interior.netns,
+            lambda: segment.adopt(hosts),
+            lambda future: self._adopted(identifier, segment, future),
+        )
 
     def _adopted(self, identifier: int, segment: Segment, future: Future[None]) -> None:
         segment.adopting = False
@@ -239,8 +235,10 @@ class Netd:
         released = self._segments.get(identifier) is not segment
         if error is None and not released:
             self._sync(identifier)
+            self._health.add(identifier, segment, time.monotonic())
         if error is not None:
             log(f"cannot adopt tunnel {identifier}: {error}")
+            self._children.forget(segment.nat)
         if error is not None or released:
             segment.interior.close()
         if error is not None and not released:
@@ -283,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--driver", required=True)
     parser.add_argument("--search-path", required=True)
+    parser.add_argument("--max-tcp-memory", type=int, default=0)
     options = parser.parse_args(arguments)
     set_process_name("aero-l2-netd")
     prctl(Prctl.SET_DUMPABLE, 0)
@@ -292,7 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     server = socket.socket(fileno=options.socket_fd)
     os.set_inheritable(options.socket_fd, False)
-    Netd(server, load_driver(options.driver, options.search_path), options.search_path).run()
+    driver = load_driver(options.driver, options.search_path)
+    Netd(server, driver, options.search_path, options.max_tcp_memory).run()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from netns import netlink
 from netns.errors import SegmentError
+from netns.hostrules import HOST_SET
 from netns.names import NAMED_SET
-from netns.ruleset import HOST_SET, TABLE
+from netns.ruleset import TABLE
 
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10

@@ -7,7 +7,7 @@ there to that port begins a flow of its own: address-dependent filtering, as RFC
 other address nothing comes in.
 """
 
-from netns import newflows
+from netns import hostrules, newflows
 from netns.names import ENCRYPTED_DNS_PORT, NAMED_SET
 from netns.portrules import refused_udp_sources
 from netns.spec import GUEST, NAT_CLIENT, SegmentSpec
@@ -43,16 +43,15 @@ def entrance() -> str:
     return '    iif "tap1" oif "tap0" meta l4proto udp ct status dnat goto other_port'
 
 
-def chain(spec: SegmentSpec, host_set: str) -> str:
+def chain(spec: SegmentSpec) -> str:
     """Judge who answers and from which port, as if the guest had dialled it, and keep the limits of flows.
 
-    ``host_set``: the addresses that are the host's own; one may have become so since it was asked.
-
-    The guest may send to that port from then on, so what is denied to it does not come in either, nor what a
-    forward leads elsewhere. Flows that begin outside get half of the number and have a rate of their own, a
-    tenth, so that the guest can begin its own whatever comes in.
+    An address may have become the host's own since it was asked. The guest may send to that port from then
+    on, so what is denied to it does not come in either, nor what a forward leads elsewhere. Flows that begin
+    outside get half of the number and have a rate of their own, a tenth, so that the guest can begin its own
+    whatever comes in.
     """
-    rules = [f"ip saddr != @allowed4 ip saddr @{host_set} drop"]
+    rules = [f"{hostrules.named('ip saddr')} drop"]
     rules += refused_udp_sources(spec.denied_udp_ports, spec.allowed_udp_ports)
     if spec.redirect_dns:
         rules.append(f"udp sport {{ 53, {ENCRYPTED_DNS_PORT} }} drop")

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from netns import answers, names, newflows, otherports, queues, shaping
+from netns import answers, hostrules, names, newflows, otherports, queues, shaping, udpports
 from netns.portrules import has_all, refused_ports
 from netns.spec import (
     GATEWAY,
@@ -29,7 +29,6 @@ from netns.spec import (
 )
 
 TABLE = "aero"
-HOST_SET = "host4"
 DENIED_COUNTERS = (
     "denied_spoofed",
     "denied_martian",
@@ -45,16 +44,10 @@ DENIED_COUNTERS = (
     *names.COUNTERS,
 )
 """Counters of packets that policy refused."""
-LIMIT_COUNTERS = (
-    "limit_fragments",
-    "limit_tcp",
-    "limit_udp",
-    "limit_dns",
-    "limit_redirected_dns",
-    "limit_new_flows",
-)
+_SILENT = ("limit_fragments", "limit_dns", "limit_new_flows", "limit_server", shaping.PINGS_COUNTER)
+LIMIT_COUNTERS = (*_SILENT, "limit_tcp", "limit_udp", "limit_redirected_dns")
 """Counters of packets that a limit refused."""
-LOST_COUNTERS = ("limit_fragments", "limit_dns", "limit_new_flows", shaping.COUNTER, queues.COUNTER)
+LOST_COUNTERS = (*_SILENT, shaping.COUNTER, queues.COUNTER)
 """Those of packets dropped without an answer, for a limit or a full queue; the last two are not of nft."""
 COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, "invalid", "ipv6", "icmp_errors")
 
@@ -85,19 +78,19 @@ _TCP_TIMEOUTS = (
 def render(spec: SegmentSpec, hosts: frozenset[IPv4Network], allow_ping: bool) -> str:
     """The nft script of a namespace, for ``nft -f -`` in a fresh one with both TAPs (one transaction).
 
-    ``hosts``, the prefixes that are the host itself, fill the set `HOST_SET`, which is changed later by
-    netlink; ``allow_ping`` says whether the NAT process may open ping sockets (sysctl
-    net.ipv4.ping_group_range).
+    ``hosts``, the prefixes that are the host itself, fill `hostrules.HOST_SET`, changed later by netlink;
+    ``allow_ping``: whether the NAT process may open ping sockets (sysctl net.ipv4.ping_group_range).
     """
     counters = "\n".join(f"  counter {name} {{ }}" for name in COUNTERS)
     return f"""\
 table inet {TABLE} {{
 {counters}
-  set {HOST_SET} {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(hosts))} }}
+  set {hostrules.HOST_SET} {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(hosts))} }}
   set denied4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.denied))} }}
   set allowed4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.allowed))} }}
   set special4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.special))} }}
-{names.declarations(spec)}{otherports.declarations(spec)}\
+{names.declarations(spec)}{otherports.declarations(spec)}{udpports.declarations(spec)}\
+{newflows.declarations(spec.max_new_flows_per_s)}\
   ct timeout tcp_life {{
     protocol tcp; l3proto ip; policy = {{ {_TCP_TIMEOUTS} }};
   }}
@@ -194,10 +187,7 @@ def _nat(spec: SegmentSpec) -> str:
 {rules}
 {names.redirection(spec)}{otherports.translation()}
   }}
-  chain source_nat {{
-    type nat hook postrouting priority srcnat; policy accept;
-    oif "tap1" snat ip to {NAT_CLIENT}
-  }}"""
+{udpports.chain(spec)}{udpports.source_nat(spec)}"""
 
 
 def _dnat(forward: Forward) -> str:
@@ -237,6 +227,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     iif "tap1" oif "tap0" ct state established,related accept
 {otherports.entrance()}
     iif "tap1" drop
+{hostrules.outlived()}
     ct state established meta l4proto != tcp accept
     ct state established {_NO_SYN} accept
     {newflows.REOPENED} counter name invalid drop
@@ -251,7 +242,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     ip daddr {NAT_NETWORK} counter name denied_nat goto refuse
     ip daddr @denied4 counter name denied_prefix goto refuse
     ip daddr @allowed4 goto admit
-    ip daddr @{HOST_SET} counter name denied_host goto refuse
+    ip daddr @{hostrules.HOST_SET} counter name denied_host goto refuse
     ip daddr @special4 counter name denied_special goto refuse
     goto admit
   }}
@@ -261,6 +252,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
 {names.refuse_unnamed(spec)}\
 {otherports.remember(newflows.BEGUN)}
     {newflows.BEGUN} accept
+{newflows.limited_to_one_server(spec.max_new_flows_per_s)}\
 {newflows.limited(spec.max_new_flows_per_s)}\
     meta l4proto tcp goto admit_tcp
     meta l4proto udp goto admit_udp
@@ -272,7 +264,8 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
     ct timeout set "tcp_life"
     accept
   }}
-{otherports.chain(spec, HOST_SET)}
+{otherports.chain(spec)}
+{hostrules.chain()}
   chain admit_udp {{
 {_limit(spec.max_udp_flows, "limit_udp")}\
 {otherports.remember()}

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from netns import conntrack, nftables, queues
+from netns import conntrack, link, nftables, queues
+from netns.children import Child
+from netns.jobs import Jobs
 from netns.namespace import Interior
 from netns.nat import NatDriver
 from netns.spec import SegmentSpec
@@ -22,6 +24,7 @@ class Segment:
     hosts: frozenset[IPv4Network] = frozenset()
     adopting: bool = False
     """A thread is inside the namespace; it closes the interior itself if the tunnel is released meanwhile."""
+    nat: Child | None = None
 
     def sync_hosts(self, hosts: frozenset[IPv4Network]) -> None:
         """Bring the firewall's set of host addresses up to date. Raises OSError."""
@@ -56,6 +59,16 @@ class Segment:
         with _borrowed(self.interior.netlink) as netlink:
             nftables.replace_host_set(netlink, hosts)
         self.hosts = hosts
+
+    def announce_nat(self, jobs: Jobs, then: Callable[[BaseException | None], None]) -> None:
+        """Wake the NAT process up (`link.announce_nat_client`), then call ``then``. Raises OSError."""
+        netns = os.dup(self.interior.netns)
+        done = jobs.inside(netns, link.announce_nat_client, lambda future: then(future.exception()))
+        done.add_done_callback(lambda _: os.close(netns))
+
+    def borrowed_route(self) -> contextlib.AbstractContextManager[socket.socket]:
+        """The rtnetlink socket of the namespace. Entering raises OSError."""
+        return _borrowed(self.interior.route)
 
     def handed_over(self) -> None:
         """Close what only the server needs from now on."""

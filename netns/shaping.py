@@ -18,6 +18,10 @@ from netns.errors import SegmentError
 
 COUNTER: Final = "limit_bytes"
 """Name of the number of packets that found the queue full, beside nft's named counters."""
+PINGS_COUNTER: Final = "limit_pings"
+PINGS_PER_SECOND: Final = 10
+"""Answers to pings of the gateway, where there is a queue that they wait in: that charges them to the one
+socket a processor has for the ICMP messages of all namespaces, the host's too. A ping a second is usual."""
 QUEUE_PACKETS: Final = 200
 """Each band's length: what four connections of libslirp's 64 KiB windows have under way."""
 SMALL_PACKETS: Final = 256
@@ -40,6 +44,7 @@ def render(bytes_per_second: int, burst: int) -> str:
     """
     if not bytes_per_second:
         return ""
+    pings = f"icmp type echo-reply limit rate over {PINGS_PER_SECOND}/second burst 5 packets"
     small = " ".join(f"ct {way} avgpkt < {SMALL_PACKETS}" for way in ("original", "reply"))
     return f"""\
   # tbf on tap0 and on tap1: {bytes_per_second} bytes/second, burst {burst} bytes
@@ -49,6 +54,7 @@ def render(bytes_per_second: int, burst: int) -> str:
   }}
   chain own_band {{
     type filter hook output priority filter; policy accept;
+    {pings} counter name {PINGS_COUNTER} drop
     meta priority set {_FIRST_BAND}
   }}
 """

@@ -5,6 +5,7 @@ Each raises OSError with the call's errno. Numbers and structures are those of t
 
 import ctypes
 import os
+import socket
 import struct
 from collections.abc import Iterable
 from enum import IntEnum, IntFlag
@@ -18,8 +19,11 @@ _libc.mount.argtypes = (
     ctypes.c_char_p,
 )
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_libc.connect.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_uint)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
+_PIDFD_GETFD = 438  # on every machine
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -104,6 +108,18 @@ def prctl(operation: Prctl, value: int = 0, third: int = 0) -> int:
     result = int(_libc.prctl(int(operation), value, third, 0, 0))
     _check(result, f"prctl {operation.name}")
     return result
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A duplicate, close-on-exec, of the descriptor ``fd`` of another process; pidfd_getfd(2)."""
+    result = int(_libc.syscall(_PIDFD_GETFD, pidfd, fd, 0))
+    _check(result, "pidfd_getfd")
+    return result
+
+
+def disconnect(fd: int) -> None:
+    """Have a TCP socket reset its connection and let go of all data, at once; connect(2), AF_UNSPEC."""
+    _check(_libc.connect(fd, struct.pack("=H14x", socket.AF_UNSPEC), 16), "disconnect")
 
 
 def drop_bounding_set(keep: Iterable[Capability] = ()) -> None:
