@@ -26,6 +26,16 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
     return task
 
 
+async def unless(hurry: asyncio.Event, waiting: Coroutine[Any, Any, object]) -> None:
+    """Wait until `waiting` is done or `hurry` is set; it is cancelled then."""
+    tasks = [spawn(waiting, name="waiting"), spawn(hurry.wait(), name="hurry")]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 def running() -> frozenset[asyncio.Task[Any]]:
     """Tasks that were started by `spawn` and have not ended."""
     return frozenset(task for task in _running if not task.done())

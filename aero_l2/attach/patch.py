@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from aero_l2.attach.rates import View
 from aero_l2.attach.relay import Relay
-from aero_l2.attach.show import CONNECTING, OPEN, Display
+from aero_l2.attach.show import CONNECTING, OPEN, RESUMED, Display
 from aero_l2.attach.wires import Wire
 from aero_l2.client import ClientError, Options, ReconnectPolicy, State, Status, Target, run_reconnecting
 
@@ -76,7 +76,8 @@ class Patch:
                 self._display.change(CONNECTING, why=self._target.display)
             case State.OPEN:
                 self._opened.set()
-                self._display.change(OPEN)
+                resumed = status.tunnel is not None and status.tunnel.is_resumed
+                self._display.change(RESUMED if resumed else OPEN)
             case State.WAITING:
                 self._rtt_s = None
                 self._display.change(

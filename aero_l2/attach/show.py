@@ -15,7 +15,7 @@ from aero_l2.attach.rates import Rates, View, copied, rates, status_line, summar
 from aero_l2.attach.relay import Counters
 
 Value = str | int | float | bool | None
-CONNECTING, OPEN = "connecting", "tunnel open"
+CONNECTING, OPEN, RESUMED = "connecting", "tunnel open", "tunnel resumed"
 """The events of a connection that is well."""
 
 
@@ -60,7 +60,7 @@ class Lines(Silent):
 
     def change(self, event: str, **facts: Value) -> None:
         """As `Display.change`."""
-        was_in_trouble, self._in_trouble = self._in_trouble, event not in (CONNECTING, OPEN)
+        was_in_trouble, self._in_trouble = self._in_trouble, event not in (CONNECTING, OPEN, RESUMED)
         if not (was_in_trouble or self._in_trouble):
             return
         print(f"aero-l2: {sentence(event, facts)}", file=self._stream, flush=True)

@@ -11,15 +11,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from aero_l2.cli.errors import EXIT_USAGE, complain
-from aero_l2.config import Loaded, Sources, gather, handover, load
+from aero_l2.config import Loaded, Settings, Sources, gather, handover, load
 from aero_l2.config.effective import lines
 from aero_l2.errors import ConfigError
+from aero_l2.quota.tcpmemory import share_of_guests
 
 DRIVER = "slirp.slirp4netns:Slirp4netns"
 _SYSTEM_PATHS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # What the supervisor and its children may need of ours. Settings go by a file in memory.
 _PASSED_ON = frozenset(("PATH", "LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR"))
+# systemd's words to the process it started, for the supervisor alone: sd_notify(3), sd_listen_fds(3).
+_OF_SYSTEMD = frozenset(
+    ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+)
 _LOCALE = "LC_"
 
 
@@ -66,7 +71,7 @@ def serve(
     if check:
         _show(loaded)
     else:
-        _become_supervisor(sources, loaded.settings.user, ready_stdout=ready_stdout)
+        _become_supervisor(sources, loaded.settings, ready_stdout=ready_stdout)
 
 
 def _show(loaded: Loaded) -> None:
@@ -85,13 +90,14 @@ def _open_standard_streams() -> None:
             os.set_inheritable(descriptor, True)
 
 
-def _become_supervisor(sources: Sources, user: str | None, *, ready_stdout: bool) -> NoReturn:
+def _become_supervisor(sources: Sources, settings: Settings, *, ready_stdout: bool) -> NoReturn:
     """Replace this process by the supervisor, which needs none of what was imported here."""
     environment = _passed_on(os.environ)
     server = [sys.executable, "-I", "-m", "aero_l2.app", *(["--ready-stdout"] if ready_stdout else [])]
     launch = [sys.executable, "-I", "-m", "netns.launch"]
     launch += ["--driver", DRIVER, "--search-path", _search_path(environment)]
-    launch += ["--user", user] if user else []
+    launch += ["--max-tcp-memory", str(settings.max_tcp_memory or share_of_guests())]
+    launch += ["--user", settings.user] if settings.user else []
     launch += ["--settings-fd", str(handover.write(sources))]
     if sys.stdout is not None:  # closed by whoever started us
         sys.stdout.flush()
@@ -101,9 +107,8 @@ def _become_supervisor(sources: Sources, user: str | None, *, ready_stdout: bool
 
 
 def _passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value for name, value in environment.items() if name in _PASSED_ON or name.startswith(_LOCALE)
-    }
+    names = _PASSED_ON | _OF_SYSTEMD
+    return {name: value for name, value in environment.items() if name in names or name.startswith(_LOCALE)}
 
 
 def _search_path(environment: Mapping[str, str]) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 import html
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from aero_l2.client.errors import ClientError, printable
 from aero_l2.web.host import InvalidHost, ascii_name
 from aero_l2.web.origin import InvalidOrigin, normalize_origin
-from aero_l2.wire.tunnel import SUBPROTOCOL
+from aero_l2.wire.tunnel import RESUME_SUBPROTOCOL, SUBPROTOCOL
 
 DEFAULT_PATH: Final = "/l2"
 NO_ORIGIN: Final = ""
@@ -62,7 +62,8 @@ class Target:
     """A request for a tunnel: made by `of`.
 
     url: ws or wss, with the query, which may hold a credential; `display` never does.
-    origin: None sends none. subprotocols, headers: as they are sent. secrets: what no text may show.
+    origin: None sends none. subprotocols, headers: as they are sent. secrets: of the credential, what no text
+    may show. resume_secret: of a tunnel that is wanted back; no text may show it either.
     """
 
     url: str
@@ -71,6 +72,7 @@ class Target:
     subprotocols: tuple[str, ...]
     headers: tuple[tuple[str, str], ...]
     secrets: tuple[str, ...] = ()
+    resume_secret: str = ""
 
     def __repr__(self) -> str:
         return f"Target({self.display})"
@@ -82,9 +84,14 @@ class Target:
 
     def redact(self, text: str) -> str:
         """What a server says, without the secrets that it may repeat."""
-        for secret in self.secrets:
+        for secret in (*self.secrets, *([self.resume_secret] if self.resume_secret else [])):
             text = text.replace(secret, _HIDDEN)
         return text
+
+    def resuming(self, secret: str | None) -> Target:
+        """The same request of a client that can resume; ``secret``: of the tunnel it wants back."""
+        entry = RESUME_SUBPROTOCOL if secret is None else f"{RESUME_SUBPROTOCOL}.{secret}"
+        return replace(self, subprotocols=(*self.subprotocols, entry), resume_secret=secret or "")
 
     @classmethod
     def of(cls, url: str, credential: Credential | None = None, origin: str | None = None) -> Target:

@@ -138,6 +138,11 @@ class Connection(ClientConnection):
             self.send_data()
         self._abort_soon()
 
+    def drop(self, why: str) -> None:
+        """End it from this side without a close frame: the server is to keep what it has for us."""
+        self._over(None, why)
+        self.transport.abort()
+
     async def finish(self, deadline: float) -> None:
         """Close by the loop's ``deadline``, with both close frames if the server takes part."""
         try:

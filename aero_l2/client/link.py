@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from aero_l2.client.connection import CLOSE_TIMEOUT_S, Connection
 from aero_l2.client.errors import ClosedHere, TunnelClosed, TunnelLost
@@ -19,6 +20,7 @@ from aero_l2.wire.tunnel import (
     DEFAULT_MAX_CONTROL_PAYLOAD,
     FRAME_HEADER,
     HEADER_BYTES,
+    RESUMED,
     SUBPROTOCOL,
     ErrorMessage,
     Limits,
@@ -36,7 +38,11 @@ _FRAME_START: Final = FRAME_HEADER[:3]  # the fourth byte, the flags, is ignored
 _BATCH: Final = 64
 _CONTROLS: Final = 32
 """Control messages that the queue takes when it is full of frames; more PINGs of a server go unanswered."""
+_SILENT: Final = "it does not answer any more"
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 §7.4.1
+
+
+_SECRET: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 9110 §5.6.2
 
 
 @dataclass(slots=True)
@@ -64,6 +70,8 @@ class Link:
     """One tunnel from its handshake on.
 
     redact: takes secrets out of what a server says. ended: done, with the reason, when the tunnel is over.
+    resume_secret: by which it can be had back if it is lost, None where the server gives none. is_resumed:
+    whether it is a former one.
     """
 
     def __init__(self, queued_frames: int, keepalive_s: float, redact: Callable[[str], str]) -> None:
@@ -82,6 +90,9 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self._keepalive_ping: bytes | None = None
         self._has_heard = False
+        self._told: asyncio.Future[None] = self._loop.create_future()
+        self.resume_secret: str | None = None
+        self.is_resumed = False
 
     def on_open(self, connection: Connection) -> None:
         """There is a transport."""
@@ -114,6 +125,10 @@ class Link:
         elif kind == MessageType.ERROR:
             error = decode_error(payload)
             self._error_message = ErrorMessage(error.code, self._redact(error.text))
+        elif kind == MessageType.RESUME_SECRET:
+            self.resume_secret = secret_of(payload)
+        elif kind == MessageType.RESUME_STATE:
+            self._learn(payload[:1] == RESUMED)
 
     async def take(self, most: int | None = None) -> list[bytes]:
         """Frames of the server, one at least."""
@@ -156,6 +171,25 @@ class Link:
         while self.outgoing and self._connection.is_writable:
             self._connection.write(self.outgoing.take_now(_BATCH))
 
+    # -- resuming
+
+    async def learn_whether_resumed(self, timeout_s: float) -> None:
+        """Wait until the server has said it. One that cannot resume says nothing: it answers a PING first."""
+        answered: asyncio.Future[float | None] = self._loop.create_future()
+        payload, message = self.ping(answered)
+        try:
+            if self.outgoing.error is None:
+                self.offer(message)
+                waited: list[asyncio.Future[Any]] = [self._told, answered, self.ended]
+                await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.forget(payload)
+
+    def _learn(self, is_resumed: bool) -> None:
+        if not self._told.done():
+            self.is_resumed = is_resumed
+            self._told.set_result(None)
+
     # -- PING
 
     def ping(self, answered: asyncio.Future[float | None] | None) -> tuple[bytes, bytes]:
@@ -191,13 +225,20 @@ class Link:
         if self._keepalive_ping is not None:
             self.forget(self._keepalive_ping)
             if not (self._has_heard or self.incoming.is_full):
-                self._connection.give_up(_POLICY_VIOLATION, "it does not answer any more")
+                self._give_up_silent()
                 return
         self._has_heard = False
         self._keepalive_ping, message = self.ping(None)
         if self.outgoing.offer(message, beyond=_CONTROLS):
             self._flush_soon()
         self._timer = self._loop.call_later(self._keepalive_s, self._keep_alive)
+
+    def _give_up_silent(self) -> None:
+        """A close frame would end what the server may keep for us."""
+        if self.resume_secret is None:
+            self._connection.give_up(_POLICY_VIOLATION, _SILENT)
+        else:
+            self._connection.drop(_SILENT)
 
     # -- the end
 
@@ -236,3 +277,8 @@ class Link:
         for ping in self._pings.values():
             if ping.answered is not None and not ping.answered.done():
                 ping.answered.set_result(None)
+
+
+def secret_of(payload: bytes) -> str | None:
+    """The secret of a RESUME_SECRET, if it can be sent back as a part of a subprotocol."""
+    return payload.decode() if _SECRET.fullmatch(payload) else None

@@ -66,7 +66,8 @@ class Options:
     often, and a server that says nothing from one to the next is lost; 0 = no PING, no judgement.
     queued_frames: kept in either direction. proxy: whether HTTPS_PROXY and the like of the environment count;
     never for a loopback address. max_frame_bytes: longer frames are not sent, see AERO_L2_MAX_FRAME_PAYLOAD
-    of the server.
+    of the server. resume: have the server keep the tunnel's network for a while if the connection breaks, for
+    whoever comes back with `Tunnel.resume_secret`.
 
     Raises ValueError for numbers that make no sense.
     """
@@ -79,6 +80,7 @@ class Options:
     queued_frames: int = 256
     proxy: bool = True
     max_frame_bytes: int = DEFAULT_MAX_FRAME_PAYLOAD
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if not (self.open_timeout_s > 0 and self.keepalive_s >= 0):
@@ -94,8 +96,10 @@ class _Handshake(websockets_connect):
         return exc
 
 
-async def open_link(target: Target, options: Options) -> Link:
-    """An open tunnel. Raises ClientError."""
+async def open_link(target: Target, options: Options, secret: str | None = None) -> Link:
+    """An open tunnel; ``secret``: of one that was lost and is wanted back. Raises ClientError."""
+    if options.resume or secret is not None:
+        target = target.resuming(secret)
     context = tls_context(options.ca_file) if target.is_tls else None
     link = Link(options.queued_frames, options.keepalive_s, target.redact)
     try:
@@ -119,6 +123,12 @@ async def open_link(target: Target, options: Options) -> Link:
     if connection.subprotocol != SUBPROTOCOL:
         connection.transport.abort()
         raise NotATunnel(101, f"a WebSocket without the subprotocol {SUBPROTOCOL}")
+    if secret is not None:
+        try:
+            await link.learn_whether_resumed(options.open_timeout_s)
+        except BaseException:
+            connection.transport.abort()
+            raise
     link.start_keepalive()
     return link
 

@@ -6,11 +6,11 @@ import asyncio
 import enum
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aero_l2.client.address import Target
-from aero_l2.client.errors import ClientError
+from aero_l2.client.errors import ClientError, TunnelLost
 from aero_l2.client.opening import Options
 from aero_l2.client.tunnel import Tunnel, connect
 
@@ -47,7 +47,8 @@ class ReconnectPolicy:
 
     The delay before attempt n+1 lies between half of and the whole of ``first_s * factor**(n-1)``, at most
     ``longest_s``, and is not shorter than the server asks. A tunnel that lasted ``lasting_s`` starts over.
-    attempts: failures in a row after which it gives up, 0 = never.
+    attempts: failures in a row after which it gives up, 0 = never. resume: where there is a next attempt, the
+    server is to keep the network of a lost tunnel for it, as by `Options.resume`.
     """
 
     first_s: float = 0.5
@@ -55,6 +56,7 @@ class ReconnectPolicy:
     longest_s: float = 30.0
     lasting_s: float = 10.0
     attempts: int = 0
+    resume: bool = True
 
     def delay_s(self, failures: int, asked_s: float | None, chance: float) -> float:
         """Seconds to wait after so many failures in a row; ``chance`` in [0, 1)."""
@@ -76,6 +78,9 @@ async def run_reconnecting(
 ) -> None:
     """Open a tunnel, have it served, and open the next when it ends by a ClientError.
 
+    A tunnel that was lost without a close frame is asked for again (`Tunnel.is_resumed`), where the server
+    keeps it.
+
     ``target``: a function is asked before each attempt, for credentials that do not last. ``serve`` should
     end with the TunnelClosed that the tunnel's methods raise. ``told`` hears of each change.
 
@@ -86,13 +91,18 @@ async def run_reconnecting(
     """
     policy = policy or ReconnectPolicy()
     options = options or Options()
+    if policy.resume and policy.attempts != 1:
+        options = replace(options, resume=True)
     loop = asyncio.get_running_loop()
     failures = 0
+    secret: str | None = None
     while True:
         opened_at: float | None = None
+        tunnel: Tunnel | None = None
         told(Status(State.CONNECTING, failures + 1))
         try:
-            async with connect(target() if callable(target) else target, options) as tunnel:
+            where = target() if callable(target) else target
+            async with connect(where, options, secret) as tunnel:
                 opened_at = loop.time()
                 told(Status(State.OPEN, failures + 1, tunnel=tunnel))
                 await serve(tunnel)
@@ -100,6 +110,8 @@ async def run_reconnecting(
         except ClientError as error:
             lasted = opened_at is not None and loop.time() - opened_at >= policy.lasting_s
             failures = 1 if lasted else failures + 1
+            if tunnel is not None:
+                secret = tunnel.resume_secret if isinstance(error, TunnelLost) else None
             if policy.gives_up(error, failures):
                 raise
             delay_s = policy.delay_s(failures, error.retry_after_s, random.random())

@@ -14,17 +14,21 @@ from aero_l2.wire.tunnel import FRAME_HEADER
 
 
 @asynccontextmanager
-async def connect(url: str | Target, options: Options | None = None) -> AsyncIterator[Tunnel]:
+async def connect(
+    url: str | Target, options: Options | None = None, resume_secret: str | None = None
+) -> AsyncIterator[Tunnel]:
     """Open a tunnel, and close it on the way out, which takes two seconds at most.
 
     A Target brings its own credential and Origin; those of the options count for an address.
+    ``resume_secret``: of a tunnel that was lost. `Tunnel.is_resumed` says whether this is that one; if the
+    server does not have it any more, it is a new one.
 
     Raises:
         ClientError: see errors.py for the tree; the tunnel's own end is raised by its methods.
     """
     options = options or Options()
     target = Target.of(url, options.credential, options.origin) if isinstance(url, str) else url
-    link = await open_link(target, options)
+    link = await open_link(target, options, resume_secret)
     try:
         yield Tunnel(link, target, options)
     finally:
@@ -48,6 +52,16 @@ class Tunnel:
     def stats(self) -> Stats:
         """What it has carried so far."""
         return self._link.stats
+
+    @property
+    def resume_secret(self) -> str | None:
+        """By which `connect` gets it back, once, if it is lost; None where the server keeps nothing."""
+        return self._link.resume_secret
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether it goes on with the network of the tunnel that was lost: its connections stand."""
+        return self._link.is_resumed
 
     @property
     def ended(self) -> TunnelClosed | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from aero_l2.auth.modes import AuthMode
 from aero_l2.config.given import Given
 from aero_l2.config.show import shown
 
@@ -25,6 +26,8 @@ def about(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str
         if fields.get(burst) and fields.get(rate) == 0:
             yield f"{given[burst].subject} has no effect: {given[burst].called(_NAMES[rate])} is not set"
     yield from _blocked_wholly(fields, given)
+    yield from _never_idle(fields, given)
+    yield from _nobodys_hour(fields, given)
     yield from _closed_forwards(fields, given)
 
 
@@ -38,6 +41,24 @@ def _blocked_wholly(fields: Mapping[str, Any], given: Mapping[str, Given]) -> It
                 f"{given['allowed_domains'].subject}: {domain} has no effect: "
                 f"{given['blocked_domains'].subject} blocks {holder}"
             )
+
+
+def _never_idle(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
+    idle, interval = fields.get("idle_timeout_ms"), fields.get("ping_interval_ms")
+    if idle and interval and interval < idle:
+        yield (
+            f"{given['idle_timeout_ms'].subject} closes only tunnels whose client is gone: the others answer "
+            f"the PINGs of {given['ping_interval_ms'].subject}, and answers are messages"
+        )
+
+
+def _nobodys_hour(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
+    mode = fields.get("auth_mode")
+    if fields.get("max_bytes_per_principal_hour") and mode in (AuthMode.NONE, AuthMode.TOKEN):
+        yield (
+            f"{given['max_bytes_per_principal_hour'].subject} has no effect: with authentication by "
+            f"{mode.value} no tunnel has a session id"
+        )
 
 
 def _closed_forwards(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:

@@ -67,7 +67,7 @@ class _Reading:
             )
         except BadValue as fault:
             assert given is not None
-            self.faults.append(given.fault(str(fault), fault.fix))
+            self.faults.append(given.fault(str(fault), fault.fix + variable.unit_help))
 
     def _effective(self, variable: Variable) -> Given | None:
         """The value that counts, None for the default."""

@@ -56,7 +56,11 @@ _NEAR: Final = 0.77
 """Least similarity (difflib): `listen_addr` is near `proxy_listen_addr`, `secret` not near `jwt_secret`."""
 
 
-_OTHER_WORDS: Final = {"denied_domains": "blocked_domains", "blocked_cidrs": "denied_cidrs"}
+_OTHER_WORDS: Final = {
+    "denied_domains": "blocked_domains",
+    "blocked_cidrs": "denied_cidrs",
+    **dict.fromkeys(("dns", "dns_server", "dns_upstream", "dns_upstreams", "dns_resolvers"), "dns_servers"),
+}
 """What others call it, or our own other settings would."""
 
 
@@ -68,7 +72,15 @@ def hint(key: str, *, as_key: bool) -> str:
         as_key: whether it was in a TOML file.
     """
     near = [_OTHER_WORDS[key]] if key in _OTHER_WORDS else []
+    near = near or _with_all_words(key)
     near = near or difflib.get_close_matches(key, _SUGGESTED, n=1, cutoff=_NEAR)
     if not near:
         return ": `aero-l2 settings` lists all there are"
     return f", did you mean {near[0] if as_key else BY_KEY[near[0]]}?"
+
+
+def _with_all_words(key: str) -> list[str]:
+    """The key with the fewest words besides those of `key`, if that has several: somebody left one out."""
+    words = set(key.split("_"))
+    longer = [one for one in _SUGGESTED if words <= set(one.split("_"))] if len(words) > 1 else []
+    return sorted(longer, key=lambda one: (len(one.split("_")), one))[:1]

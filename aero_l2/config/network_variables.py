@@ -112,6 +112,12 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
             "TCP flows of a tunnel.",
         ),
         Variable(
+            "max_tcp_memory", "AERO_L2_MAX_TCP_MEMORY_BYTES", "0",
+            ZeroOr(1_048_576, 10**15, "half of what the kernel has for TCP, a quarter of a memory limit"),
+            "What the kernel may hold for the TCP connections of all guests together. Beyond that the tunnel "
+            "that holds the most loses its largest connections (docs/capacity.md).", "bytes",
+        ),
+        Variable(
             "max_udp_flows", "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL", "256", _limit, "UDP flows of a tunnel.",
         ),
         Variable(
@@ -122,6 +128,7 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
         Variable(
             "tcp_connect_timeout_ms", "AERO_L2_TCP_CONNECT_TIMEOUT_MS", "5000", _duration_ms,
             "A TCP connection that nobody answers for so long ends for the guest with a RST.", "ms",
+            reloadable=True,
         ),
         Variable(
             "udp_flow_idle_timeout_ms", "AERO_L2_UDP_FLOW_IDLE_TIMEOUT_MS", "60000", _duration_ms,
@@ -140,12 +147,13 @@ NETWORK_THEMES: Final[tuple[Theme, ...]] = (
         Variable(
             "max_packets_per_second", "AERO_L2_MAX_PACKETS_PER_SECOND", "0", _limit,
             "Frames of a guest that are passed on a second; what exceeds it is dropped, the tunnel stays.",
-            "frames/s",
+            "frames/s", reloadable=True,
         ),
         Variable(
             "max_packets_burst", "AERO_L2_MAX_PACKETS_PER_SECOND_BURST", "0",
             Number(0, _MANY, "a second's worth"),
             "Frames that may pass at once where AERO_L2_MAX_PACKETS_PER_SECOND is set.", "frames",
+            reloadable=True,
         ),
     )),
 )  # fmt: skip

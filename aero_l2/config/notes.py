@@ -31,6 +31,7 @@ def about(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str
     yield from _idle_proxies(fields, given)
     yield from _literal_wildcards(fields)
     yield from _wide_openings(fields, given)
+    yield from _seconds_meant(fields, given)
     yield from idle.about(fields, given)
 
 
@@ -107,6 +108,15 @@ def _literal_wildcards(fields: Mapping[str, Any]) -> Iterator[str]:
         for entry in fields.get(field, ()):
             if "*" in entry and (field, entry) != ("allowed_origins", ANY_ORIGIN):
                 yield f"{name}: {entry!r} is taken literally, there are no patterns"
+
+
+_NEVER_SO_SHORT: Final = ("idle_timeout_ms", "send_stall_timeout_ms", "drain_ms", "udp_flow_idle_timeout_ms")
+
+
+def _seconds_meant(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
+    for field in _NEVER_SO_SHORT:
+        if field in given and 0 < fields.get(field, 0) < 1000:
+            yield f"{given[field].assignment()} is in milliseconds: less than a second"
 
 
 _RESERVED: Final = IPv4Network("240.0.0.0/4")

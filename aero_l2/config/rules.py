@@ -10,6 +10,7 @@ from aero_l2.auth.modes import AuthMode, Secret
 from aero_l2.config import notes
 from aero_l2.config.forwards import MAX_FORWARDS
 from aero_l2.config.given import Given
+from aero_l2.wire.tunnel import RESUME_SECRET_BYTES
 
 _COOKIE_MODES: Final = frozenset(mode for mode in AuthMode if "session" in mode.needs)
 _SECRET_FIELDS: Final[dict[Secret, str]] = {
@@ -45,6 +46,7 @@ def judge(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Judged:
     _imply_trust(judged.fields, given)
     _leave_ports_to_the_allow_list(judged.fields, given)
     _limit_forwards(judged)
+    _leave_room_for_secrets(judged)
     _choose_mode(judged, given)
     _guard_session_endpoint(judged, given)
     judged.warnings += notes.about(judged.fields, given)
@@ -76,6 +78,16 @@ def _limit_forwards(judged: Judged) -> None:
         judged.faults.append(
             f"AERO_L2_TCP_FORWARD and AERO_L2_UDP_FORWARD have {count} entries: "
             f"keep to {MAX_FORWARDS} together"
+        )
+
+
+def _leave_room_for_secrets(judged: Judged) -> None:
+    """A client keeps to the same limit, and would refuse the secret to come back with."""
+    limit = judged.fields.get("max_control_payload")
+    if judged.fields.get("resume_seconds") and limit is not None and limit < RESUME_SECRET_BYTES:
+        judged.faults.append(
+            f"AERO_L2_RESUME_SECONDS needs AERO_L2_MAX_CONTROL_PAYLOAD to be {RESUME_SECRET_BYTES} or more: "
+            f"it is {limit}"
         )
 
 

@@ -47,13 +47,24 @@ class Settings:
     max_connections_per_session: int
     max_connections_per_ip: int
     upgrades_per_minute_per_ip: int
+    max_setups: int
+    max_waiting_setups: int
+    max_loop_lag_ms: int
     upgrade_timeout_ms: int
     max_header_bytes: int
     raw_frames: bool
     max_frame_payload: int
     max_control_payload: int
+    drain_ms: int
     shutdown_grace_ms: int
     send_stall_timeout_ms: int
+    max_bytes_per_connection: int
+    max_bytes_per_principal_hour: int
+    max_frames_per_second: int
+    max_session_seconds: int
+    idle_timeout_ms: int
+    ping_interval_ms: int
+    resume_seconds: int
     allow_private_ips: bool
     denied_cidrs: tuple[Prefix, ...]
     allowed_cidrs: tuple[IPv4Network, ...]
@@ -76,6 +87,8 @@ class Settings:
     max_pending_dns: int
     max_dns_cache_entries: int
     max_tcp_connections: int
+    max_tcp_memory: int
+    """0: worked out from what the host has."""
     max_udp_flows: int
     max_new_flows_per_second: int
     udp_flow_idle_timeout_ms: int

@@ -74,6 +74,10 @@ class Sources:
             case Place.FILE:
                 return Given(name, value, place, toml_key(name), f" in {on_one_line(self.config_path or '')}")
 
+    def listening_on(self, address: str) -> Self:
+        """The same where HOST:PORT is settled, whatever is set."""
+        return replace(self, command_line={**self.command_line, _LISTEN: address})
+
     def to_json(self) -> str:
         """All of it, secrets too, as ASCII."""
         return json.dumps({key: _plain(getattr(self, key)) for key in self.__slots__})

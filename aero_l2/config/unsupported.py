@@ -12,13 +12,6 @@ from aero_l2.config import values
 
 # Set to anything: refused.
 _WHEN_NOT_BLANK: Final = ("AERO_L2_CAPTURE_DIR",)
-# 0 is how these are switched off, and off is what this version does.
-_WHEN_NOT_ZERO: Final = (
-    "AERO_L2_MAX_BYTES_PER_CONNECTION",
-    "AERO_L2_MAX_FRAMES_PER_SECOND",
-    "AERO_L2_PING_INTERVAL_MS",
-    "AERO_L2_IDLE_TIMEOUT_MS",
-)
 # Accepted: buffers the kernel manages itself, details of captures there are not.
 _WITHOUT_EFFECT: Final = (
     "AERO_L2_WS_SEND_BUFFER",
@@ -28,16 +21,16 @@ _WITHOUT_EFFECT: Final = (
     "AERO_L2_CAPTURE_FLUSH_INTERVAL_MS",
 )
 
-NAMES: Final = frozenset(_WHEN_NOT_BLANK + _WHEN_NOT_ZERO + _WITHOUT_EFFECT)
+NAMES: Final = frozenset(_WHEN_NOT_BLANK + _WITHOUT_EFFECT)
 
 
 def is_wanted(name: str, value: str) -> bool:
     """Whether a variable of NAMES asks for what is not built; `value` is trimmed.
 
-    Raises BadValue where that cannot be told.
+    Raises BadValue where it is no number and should be one.
     """
     if not value:
         return False
-    if name in _WHEN_NOT_BLANK:
-        return True
-    return values.count(value) != 0 and name in _WHEN_NOT_ZERO
+    if name in _WITHOUT_EFFECT:
+        values.count(value)
+    return name in _WHEN_NOT_BLANK

@@ -55,6 +55,11 @@ class Variable:
         return self.parse if isinstance(self.parse, Number) else None
 
     @property
+    def unit_help(self) -> str:
+        """What to say of the unit to who wrote a value that does not parse."""
+        return " (bytes: 10 MB = 10000000)" if self.unit.startswith("bytes") else ""
+
+    @property
     def zero_is_unset(self) -> bool:
         """Whether 0 means the default too."""
         return self.number is not None and self.number.zero == THE_DEFAULT

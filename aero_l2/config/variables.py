@@ -7,6 +7,7 @@ from typing import Final
 from aero_l2 import __version__
 from aero_l2.config import access, values
 from aero_l2.config.network_variables import NETWORK_THEMES
+from aero_l2.config.tunnel_variables import TUNNEL_THEME
 from aero_l2.config.values import Number
 from aero_l2.config.variable import NO_LIMIT, THE_DEFAULT, Theme, Variable
 
@@ -132,6 +133,21 @@ THEMES: Final[tuple[Theme, ...]] = (
             "Attempts to open a tunnel, for each client address in a minute.", reloadable=True,
         ),
         Variable(
+            "max_setups", "AERO_L2_MAX_SETUPS", "4", _limit,
+            "Tunnels that are set up at the same time; others wait for their turn, 20 seconds at most.",
+            reloadable=True,
+        ),
+        Variable(
+            "max_waiting_setups", "AERO_L2_MAX_WAITING_SETUPS", "256", _limit,
+            "Tunnels that wait for it; one more is answered 503, of the client with the most of them.",
+            reloadable=True,
+        ),
+        Variable(
+            "max_loop_lag_ms", "AERO_L2_MAX_LOOP_LAG_MS", "500", Number(0, 60_000, NO_LIMIT),
+            "While the server's event loop is later than this, upgrades are answered 503.", "ms",
+            reloadable=True,
+        ),
+        Variable(
             "upgrade_timeout_ms", "AERO_L2_UPGRADE_TIMEOUT_MS", "10000", Number(100, 600_000),
             "A client that has not sent its whole request by then is hung up on.", "ms",
         ),
@@ -157,13 +173,19 @@ THEMES: Final[tuple[Theme, ...]] = (
         ),
         Variable(
             "send_stall_timeout_ms", "AERO_L2_SEND_STALL_TIMEOUT_MS", "10000", Number(0, _DAY_MS, NO_LIMIT),
-            "A client that takes nothing for so long while data waits is closed.", "ms",
+            "A client that takes nothing for so long while data waits is closed.", "ms", reloadable=True,
+        ),
+        Variable(
+            "drain_ms", "AERO_L2_DRAIN_MS", "0", Number(0, _DAY_MS),
+            "How long open tunnels live on after the signal to end, while new ones are refused.", "ms",
+            reloadable=True,
         ),
         Variable(
             "shutdown_grace_ms", "AERO_L2_SHUTDOWN_GRACE_MS", "3000", Number(0, _DAY_MS),
-            "How long a shutdown may wait for tunnels to close.", "ms",
+            "How long the end then may wait for tunnels to close.", "ms", reloadable=True,
         ),
     )),
+    TUNNEL_THEME,
     *NETWORK_THEMES,
     Theme("Log and process", (
         Variable(

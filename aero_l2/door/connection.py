@@ -8,64 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import socket
 import time
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from aero_l2.auth.modes import Admitted
-from aero_l2.door.endpoints import SHUTTING_DOWN, Endpoints, Tunnelled
-from aero_l2.door.handshake import DoorRules, Refusal, Upgrade, accept, judge, not_now, refusal_of
+from aero_l2.door.endpoints import Tunnelled
+from aero_l2.door.handshake import ENDING, FAULT, Refusal, Upgrade, accept, judge, not_now, refusal_of
 from aero_l2.door.http import BadRequest, HeadReader, RequestHead, Response, text_response
-from aero_l2.errors import AtCapacity, SegmentUnavailable
-from aero_l2.observe.limit import LimitedLog
-from aero_l2.observe.metrics import Metrics
-from aero_l2.quota.rate import RateLimit
+from aero_l2.door.ports import Door, end_writing, prepare_socket
+from aero_l2.door.resume import ResumeOffer, resume_offer
+from aero_l2.errors import AtCapacity, Overloaded, SegmentUnavailable
 from aero_l2.session.registry import Holder
-from aero_l2.session.tunnels import Tunnels
 from aero_l2.tasks import spawn
 from aero_l2.web.forwarded import Via, client_group
-from aero_l2.wire.framing import Framing, FramingName
+from aero_l2.wire.framing import Framing
 
 LINGER_S: Final = 1.0
 MAX_EARLY_BYTES: Final = 64 * 1024
-
-# A client whose machine is gone is noticed after about three minutes, also where nothing is sent (tcp(7)).
-_KEEPALIVE: Final = (
-    ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
-    ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), 120),
-    ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 15),
-    ((socket.IPPROTO_TCP, socket.TCP_KEEPCNT), 4),
-)
-
-
-class Door(Protocol):
-    """What a connection needs of the server."""
-
-    endpoints: Endpoints
-    rules: DoorRules
-    attempts: RateLimit
-    close_on_expiry: bool
-    max_head_bytes: int
-    tunnels: Tunnels
-    metrics: Metrics
-    log: LimitedLog
-    head_timeout_s: float
-
-    def respond(self, head: RequestHead, how: Via) -> Response | None:
-        """The answer to a request, None where it asks for a tunnel."""
-
-    def framing(self, name: FramingName) -> Framing:
-        """How the frames of a tunnel travel."""
-
-    def waits(self, connection: Connection) -> None:
-        """A connection stands at the door."""
-
-    def entered(self, connection: Connection) -> None:
-        """It is becoming a tunnel; it no longer counts as waiting."""
-
-    def left(self, connection: Connection) -> None:
-        """It is gone, or a tunnel has taken over."""
 
 
 class _Step(enum.Enum):
@@ -93,9 +53,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         sock = transport.get_extra_info("socket")
         if sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for option, value in _KEEPALIVE:
-                sock.setsockopt(*option, value)
+            prepare_socket(sock)
         self._set_timer(self._door.head_timeout_s, self._head_too_slow)
         self._door.waits(self)
 
@@ -126,7 +84,7 @@ class Connection(asyncio.Protocol):
     def refuse_for_shutdown(self) -> None:
         """Answer an upgrade that is under way with 503: no tunnel opens any more."""
         if self._step is _Step.UPGRADING and self._upgrade is not None:
-            self._answer(text_response(503, SHUTTING_DOWN))
+            self._refuse(ENDING)
             self._upgrade.cancel()
 
     @property
@@ -167,14 +125,22 @@ class Connection(asyncio.Protocol):
             self._refuse(judged)
             return
         framing = self._door.framing(tunnelled.framing)
+        offer = resume_offer(head, framing)
         self._step = _Step.UPGRADING
         self._door.entered(self)
         if not self._keep_early(rest):
             return
-        self._upgrade = spawn(self._become_tunnel(switching, judged, framing), name=f"tunnel of {self._peer}")
+        self._upgrade = spawn(
+            self._become_tunnel(switching, judged, framing, offer), name=f"tunnel of {self._peer}"
+        )
 
     def _upgrade_of(self, head: RequestHead, how: Via, tunnelled: Tunnelled) -> Upgrade:
         attempts, client = self._door.attempts, self._client
+
+        def comes_back() -> bool:
+            offer = resume_offer(head, self._door.framing(tunnelled.framing))
+            return offer is not None and self._door.tunnels.knows(offer.secret)
+
         return Upgrade(
             head,
             how,
@@ -182,6 +148,8 @@ class Connection(asyncio.Protocol):
             draining=self._door.endpoints.draining,
             within_rate=lambda: attempts.allow(client, time.monotonic()),
             retry_after_s=attempts.retry_after_s,
+            overload=lambda: self._door.overload(client),
+            comes_back=comes_back,
         )
 
     def _keep_early(self, data: bytes) -> bool:
@@ -205,28 +173,66 @@ class Connection(asyncio.Protocol):
 
     # -- upgrade
 
-    async def _become_tunnel(self, switching: bytes, admitted: Admitted, framing: Framing) -> None:
+    async def _become_tunnel(
+        self, switching: bytes, admitted: Admitted, framing: Framing, offer: ResumeOffer | None
+    ) -> None:
         transport = self._transport
         assert transport is not None
         holder = Holder(self._client, admitted.principal)
         expires_at = admitted.expires_at if self._door.close_on_expiry else None
         try:
-            async with self._door.tunnels.prepare(self._peer, holder, framing, expires_at) as tunnel:
+            if offer is not None and self._resume(transport, switching, offer, holder, expires_at):
+                return
+            async with self._door.tunnels.prepare(
+                self._peer, holder, framing, expires_at, resumable=offer is not None
+            ) as tunnel:
                 if self._step is not _Step.UPGRADING or transport.is_closing():
                     return
-                self._step = _Step.DONE
-                self._door.left(self)
-                transport.write(switching)
+                self._switch(transport, switching)
                 await tunnel.run(transport, self._early)
-        except (AtCapacity, SegmentUnavailable) as failure:
+        except (AtCapacity, Overloaded, SegmentUnavailable) as failure:
             if isinstance(failure, SegmentUnavailable):
                 self._door.log.write("error", "tunnel cannot be made", failure.reason, peer=self._peer)
-            self._refuse(refusal_of(failure))
+            self._refuse(refusal_of(failure), admitted.principal)
         except Exception:
-            self._refuse(Refusal(503, "the tunnel could not be made: internal error"))
+            self._refuse(FAULT, admitted.principal)
             if self._step is _Step.DONE:
                 transport.abort()  # the 101 is out, and nobody else may have taken the connection over
             raise
+
+    def _resume(
+        self,
+        transport: asyncio.Transport,
+        switching: bytes,
+        offer: ResumeOffer,
+        holder: Holder,
+        expires_at: float | None,
+    ) -> bool:
+        """Whether the tunnel that the client had goes on through this connection.
+
+        It takes one turn of the loop, so that a secret is used up only by whoever gets its tunnel.
+
+        Raises:
+            AtCapacity: the client's new address has no permit left.
+            Overloaded: the secret was good for nothing in the end, and nobody else would have come this far.
+        """
+        if offer.secret is None or self._step is not _Step.UPGRADING or transport.is_closing():
+            return False
+        tunnel = self._door.tunnels.redeem(offer.secret, holder)
+        if tunnel is None:
+            overloaded = self._door.overload(self._client)
+            if overloaded is not None:
+                raise overloaded
+            return False
+        self._switch(transport, switching)
+        tunnel.resume(transport, self._early, self._peer, holder, expires_at)
+        return True
+
+    def _switch(self, transport: asyncio.Transport, switching: bytes) -> None:
+        """Say 101: from here on the connection is a tunnel's."""
+        self._step = _Step.DONE
+        self._door.left(self)
+        transport.write(switching)
 
     @property
     def _peer(self) -> str:
@@ -240,7 +246,7 @@ class Connection(asyncio.Protocol):
 
     # -- answer
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Refusal, principal: str | None = None) -> None:
         if self._step is _Step.DONE:
             return
         refusal.count(self._door.metrics)
@@ -252,7 +258,7 @@ class Connection(asyncio.Protocol):
             peer=self._peer,
             client=self._client,
             status=refusal.status,
-            **({"detail": refusal.detail} if refusal.detail else {}),
+            **refusal.fields(principal),
         )
         self._answer(refusal.response())
 
@@ -275,7 +281,7 @@ class Connection(asyncio.Protocol):
         self._early = b""
         self._door.waits(self)
         transport.write(response.serialize(head_only=head_only))
-        transport.write_eof()
+        end_writing(transport)
         self._set_timer(LINGER_S, self._linger_over)
 
     def _linger_over(self) -> None:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from aero_l2.door.http import RequestHead, Response, text_response
 from aero_l2.observe.metrics import CONTENT_TYPE, Metrics
+from aero_l2.quota.capacity import Capacity
 from aero_l2.wire.framing import FramingName
 
 TUNNEL_PATHS: Final = frozenset(("/l2", "/l2/", "/eth", "/eth/"))
@@ -20,6 +21,17 @@ class Readiness(Protocol):
 
     def unready_reason(self) -> str | None:
         """Why not, in words for an operator; None while they can."""
+
+
+class Bearing(Protocol):
+    """What the process can bear."""
+
+    @property
+    def capacity(self) -> Capacity:
+        """How many tunnels, and by which limit."""
+
+    def unready_reason(self) -> str | None:
+        """Why no tunnel more, in words for an operator; None where there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,7 @@ class Endpoints:
     readiness: Readiness
     draining: bool = False
     raw_frames: bool = False
+    pressure: Bearing | None = None
 
     def route(self, head: RequestHead) -> Response | None:
         """The answer to a request, None where it asks for a tunnel and the upgrade has to decide."""
@@ -80,13 +93,23 @@ class Endpoints:
         if path == "/healthz":
             return text_response(200, "ok")
         if path == "/readyz":
-            reason = SHUTTING_DOWN if self.draining else self.readiness.unready_reason()
-            return text_response(200, "ready") if reason is None else text_response(503, reason)
+            return self._readiness()
         if path == "/metrics":
             return Response(200, self.metrics.render(), CONTENT_TYPE)
         build = self.build
         body = {"version": build.version, "gitSha": build.git_sha, "builtAt": build.built_at}
         return Response(200, json.dumps(body).encode(), "application/json")
+
+    def _readiness(self) -> Response:
+        if (reason := self.unready_reason()) is not None:
+            return text_response(503, reason)
+        room = "" if self.pressure is None else f": {self.pressure.capacity.text}"
+        return text_response(200, f"ready{room}")
+
+    def unready_reason(self) -> str | None:
+        """Why nobody should be sent here now, in words for an operator; None where all is well."""
+        reason = SHUTTING_DOWN if self.draining else self.readiness.unready_reason()
+        return reason or (self.pressure.unready_reason() if self.pressure is not None else None)
 
 
 _ENDPOINTS: Final = frozenset(("/healthz", "/readyz", "/version", "/metrics"))

@@ -7,9 +7,10 @@ tunnels and the making of the tunnel come last and are the permit's and the segm
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from websockets.datastructures import Headers
@@ -23,8 +24,9 @@ from aero_l2.auth.modes import judge as judge_credentials
 from aero_l2.config import Settings
 from aero_l2.door.endpoints import SHUTTING_DOWN, Tunnelled
 from aero_l2.door.http import RequestHead, Response, text_response
-from aero_l2.errors import AtCapacity, Bound, SegmentUnavailable
+from aero_l2.errors import AtCapacity, Bound, HourUsedUp, Overloaded, SegmentUnavailable
 from aero_l2.observe.metrics import Metrics
+from aero_l2.web.echo import echo
 from aero_l2.web.forwarded import ProxyTrust, Via, via
 from aero_l2.web.host import HostFault, HostRules
 from aero_l2.web.origin import OriginFault, OriginRules
@@ -63,7 +65,8 @@ class Upgrade:
     """What is judged: a request, how it came, and the state of the door at that moment.
 
     tunnelled: what its path asks for. within_rate: asked once, where its turn is; whether the client may try
-    again already.
+    again already. overload: asked behind it; why nobody, or not this client, can be taken on now. comes_back:
+    asked then; whether it is for a tunnel that stands, and so nothing more to bear.
     """
 
     head: RequestHead
@@ -71,6 +74,8 @@ class Upgrade:
     tunnelled: Tunnelled = field(default_factory=Tunnelled)
     draining: bool = False
     within_rate: Callable[[], bool] = lambda: True
+    overload: Callable[[], Overloaded | None] = lambda: None
+    comes_back: Callable[[], bool] = lambda: False
     retry_after_s: int = 1
 
 
@@ -78,7 +83,8 @@ class Upgrade:
 class Refusal:
     """Why an upgrade is refused, and the attributes of `Metrics` that count it.
 
-    reason: labels a 401. detail: for the log only; quotes nothing of a credential.
+    reason: labels a 401. detail: for the log only; quotes nothing of a credential. shed: labels a 503.
+    limit: what sets the limit of a 429, for the log.
     """
 
     status: int
@@ -87,6 +93,8 @@ class Refusal:
     reason: str | None = None
     detail: str = ""
     retry_after_s: int | None = None
+    shed: str | None = None
+    limit: str = ""
 
     def response(self) -> Response:
         """The answer to the client."""
@@ -94,12 +102,23 @@ class Refusal:
             return text_response(self.status, self.text)
         return text_response(self.status, self.text, ("Retry-After", str(self.retry_after_s)))
 
+    def fields(self, principal: str | None) -> dict[str, object]:
+        """What the log says besides status and text. principal: whom the credentials name."""
+        said: dict[str, object] = {"detail": self.detail, "limit": self.limit}
+        if principal is not None:
+            said["sid"] = echo(principal)
+        if self.status == 429:
+            said["retry_after_s"] = self.retry_after_s
+        return {name: value for name, value in said.items() if value}
+
     def count(self, metrics: Metrics) -> None:
         """Count it; the 400s and 503s are not rejections in the metrics."""
         for name in self.metrics:
             getattr(metrics, name).inc()
         if self.reason is not None:
             metrics.auth_reject[self.reason].inc()
+        if self.shed is not None:
+            metrics.upgrades_shed[self.shed].inc()
 
 
 _ORIGIN_METRICS: Final = {
@@ -113,7 +132,12 @@ _HOST_METRICS: Final = {
     HostFault.NOT_ALLOWED: "upgrade_reject_host_not_allowed",
 }
 _AT_CAPACITY: Final = {
-    Bound.CLIENT: Refusal(429, "max connections per ip exceeded", (_REJECTED, "upgrade_ip_limit_exceeded")),
+    Bound.CLIENT: Refusal(
+        429,
+        "max connections per ip exceeded",
+        (_REJECTED, "upgrade_ip_limit_exceeded"),
+        limit="AERO_L2_MAX_CONNECTIONS_PER_IP",
+    ),
     Bound.PROCESS: Refusal(429, "max connections exceeded", (_REJECTED, "upgrade_reject_max_connections")),
     Bound.PRINCIPAL: Refusal(
         429,
@@ -124,8 +148,18 @@ _AT_CAPACITY: Final = {
             "upgrade_reject_max_connections_per_session",
             "upgrade_reject_max_tunnels_per_session",
         ),
+        limit="AERO_L2_MAX_CONNECTIONS_PER_SESSION",
     ),
 }
+_HOUR_USED_UP: Final = Refusal(
+    429,
+    "quota_bytes: hourly byte quota exceeded",
+    (_REJECTED, "upgrade_reject_quota_bytes"),
+    limit="AERO_L2_MAX_BYTES_PER_PRINCIPAL_HOUR",
+)
+ENDING: Final = Refusal(503, SHUTTING_DOWN, retry_after_s=RETRY_AFTER_S, shed="shutdown")
+"""Of whoever comes, or waits for a tunnel, while the process is about to end."""
+FAULT: Final = Refusal(503, "the tunnel could not be made: internal error", shed="failed")
 
 
 def judge(upgrade: Upgrade, rules: DoorRules, now: float | None = None) -> Refusal | Admitted:
@@ -151,13 +185,14 @@ def judge(upgrade: Upgrade, rules: DoorRules, now: float | None = None) -> Refus
 
 
 def not_now(upgrade: Upgrade) -> Refusal | None:
-    """No new tunnels while draining, and not too many attempts: before anything else is looked at."""
+    """Whether any upgrade, or this client's, comes at a bad time: before anything else is looked at."""
     if upgrade.draining:
-        return Refusal(503, SHUTTING_DOWN, retry_after_s=RETRY_AFTER_S)
+        return ENDING
     if not upgrade.within_rate():
         metrics = (_REJECTED, "upgrade_reject_rate_limited")
         return Refusal(429, TOO_MANY_ATTEMPTS, metrics, retry_after_s=upgrade.retry_after_s)
-    return None
+    overloaded = upgrade.overload()
+    return None if overloaded is None or upgrade.comes_back() else refusal_of(overloaded)
 
 
 def _without_subprotocol(upgrade: Upgrade) -> Refusal | None:
@@ -190,11 +225,15 @@ def refused_by_host(how: Via, rules: DoorRules) -> Refusal | None:
     return Refusal(403, verdict.text, (_REJECTED, _HOST_METRICS[verdict.fault]))
 
 
-def refusal_of(failure: AtCapacity | SegmentUnavailable) -> Refusal:
-    """What the client is told when permit or segment is refused."""
+def refusal_of(failure: AtCapacity | SegmentUnavailable | Overloaded) -> Refusal:
+    """What the client is told when permit, turn or segment is refused."""
+    if isinstance(failure, HourUsedUp):
+        return replace(_HOUR_USED_UP, retry_after_s=math.ceil(failure.wait_s))
     if isinstance(failure, AtCapacity):
-        return _AT_CAPACITY[failure.bound]
-    return Refusal(503, failure.reason, retry_after_s=RETRY_AFTER_S)
+        refusal = _AT_CAPACITY[failure.bound]
+        return replace(refusal, limit=failure.by) if failure.by else refusal
+    shed = failure.kind if isinstance(failure, Overloaded) else "failed"
+    return Refusal(503, failure.reason, shed=shed, retry_after_s=RETRY_AFTER_S)
 
 
 def accept(head: RequestHead, framing: FramingName = SUBPROTOCOL) -> bytes | Response:
@@ -217,6 +256,7 @@ def accept(head: RequestHead, framing: FramingName = SUBPROTOCOL) -> bytes | Res
         protocol = ServerProtocol(subprotocols=[Subprotocol(SUBPROTOCOL)])
     else:
         protocol = ServerProtocol()
+    protocol.parser.close()  # it and the protocol refer to each other
     response = protocol.accept(Request("/", fields))
     if response.status_code == 101:
         return response.serialize()

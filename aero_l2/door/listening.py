@@ -30,5 +30,10 @@ def describe_origins(settings: Settings) -> str:
 
 def shown_address(settings: Settings) -> str:
     """Where to listen, as one writes it."""
-    host, port = settings.listen
+    return shown(settings.listen)
+
+
+def shown(address: tuple[str, int]) -> str:
+    """Host and port, as one writes them."""
+    host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

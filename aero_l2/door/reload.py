@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, cast
 
 import structlog
@@ -57,12 +57,27 @@ class Reloader:
     Args:
         settings: those in force.
         apply: puts new settings into force.
+        busy: told True at each request, False when there is nothing more to wait for.
+        warnings: what the log says of those settings already; it says so again only where it changed.
+
+    Attributes:
+        failed: the last reading changed nothing, for a fault that the log names.
     """
 
-    def __init__(self, sources: Sources, settings: Settings, apply: Callable[[Settings], None]) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        settings: Settings,
+        apply: Callable[[Settings], None],
+        busy: Callable[[bool], None] = lambda _: None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        self.failed = False
         self._sources = sources
         self._settings = settings
         self._apply = apply
+        self._busy = busy
+        self._warnings = frozenset(warnings)
         self._asked = False
         self._hangs = False
         self._stopped = False
@@ -71,8 +86,10 @@ class Reloader:
     def request(self) -> None:
         """Read again now, or once more when the reading that is under way is done."""
         self._asked = True
+        self._busy(True)
         if self._hangs:
             _log.error("reload waits for an earlier one", reason="a file still does not answer")
+            self._busy(False)
         if self._task is None:
             self._task = spawn(self._run(), name="reload")
             self._task.add_done_callback(lambda _: self._done())
@@ -81,6 +98,8 @@ class Reloader:
         self._task = None
         if self._asked and not self._stopped:  # asked for after the last look at `_asked`
             self.request()
+        elif not self._stopped:
+            self._busy(False)
 
     async def _run(self) -> None:
         while self._asked:
@@ -89,7 +108,8 @@ class Reloader:
             done, _ = await asyncio.wait((reading,), timeout=MAX_READ_S)
             if not done:
                 _log.error("reload failed, settings stay", reason=f"files not read within {MAX_READ_S:g} s")
-                self._hangs = True
+                self._hangs = self.failed = True
+                self._busy(False)
                 await asyncio.wait((reading,))  # one that hangs is enough
                 self._hangs = False
                 continue
@@ -108,10 +128,15 @@ class Reloader:
         except ConfigError as error:
             for fault in error.faults:
                 _log.error("reload failed, settings stay", reason=fault)
+            self.failed = True
             return
-        for warning in (*warnings, *loaded.warnings):
-            _log.warning(warning)
+        said = (*warnings, *loaded.warnings)
+        for warning in said:
+            if warning not in self._warnings:
+                _log.warning(warning)
+        self._warnings = frozenset(said)
         found = changes(self._settings, loaded.settings)
+        self.failed = False
         self._sources = sources
         self._settings = merge(self._settings, loaded.settings)
         self._apply(self._settings)

@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
 from aero_l2.config import Settings
+from aero_l2.config.values import ListenAddress
 from aero_l2.door.connection import Connection
 from aero_l2.door.endpoints import BuildInfo, Endpoints, Readiness
 from aero_l2.door.handshake import DoorRules
 from aero_l2.door.http import RequestHead, Response
+from aero_l2.door.listener import Listener
+from aero_l2.door.pressure import HostRoom, Pressure
 from aero_l2.door.sessions import SESSION_PATH, Moment, SessionIssuer
-from aero_l2.door.waiting import Waiting
+from aero_l2.errors import Overloaded
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
+from aero_l2.quota.capacity import Room, capacity
+from aero_l2.quota.files import FileBudget
 from aero_l2.quota.rate import RateLimit
+from aero_l2.quota.turns import TurnLimits
+from aero_l2.quota.waiting import Waiting
 from aero_l2.session.closing import Reason
 from aero_l2.session.keepalive import PING_INTERVAL_S
+from aero_l2.session.options import TunnelOptions
 from aero_l2.session.ports import SegmentOpener
 from aero_l2.session.registry import PermitLimits
-from aero_l2.session.tunnel import TunnelOptions
 from aero_l2.session.tunnels import Tunnels
+from aero_l2.tasks import unless
 from aero_l2.web.forwarded import Via, client_group
 from aero_l2.wire.framing import Framing, FramingName, framing
 from aero_l2.wire.tunnel import Limits
 
 MAX_WAITING: Final = 256
-BACKLOG: Final = 512
+LAST_ANSWERS_S: Final = 1.0
+"""How long those who came in time, and have not asked yet, may take to do so when all else has ended."""
+
+_ACCEPTED_S: Final = 0.02
 
 
 class DoorServer:
@@ -41,38 +55,59 @@ class DoorServer:
     """
 
     def __init__(
-        self, tunnels: Tunnels, endpoints: Endpoints, settings: Settings, *, max_waiting: int = MAX_WAITING
+        self,
+        tunnels: Tunnels,
+        endpoints: Endpoints,
+        settings: Settings,
+        *,
+        max_waiting: int = MAX_WAITING,
+        ws_ping_interval_s: float = PING_INTERVAL_S,
+        files: int = 0,
+        room: HostRoom = lambda _: Room(),
     ) -> None:
         self.tunnels = tunnels
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
         self.log = LimitedLog(structlog.get_logger("aero_l2.door"))
         self._limits = Limits(settings.max_frame_payload, settings.max_control_payload)
-        self.grace_s = settings.shutdown_grace_ms / 1000
         self.attempts = RateLimit(settings.upgrades_per_minute_per_ip)
         self.sessions = SessionIssuer(settings)
         self._waiting: Waiting[Connection] = Waiting(max_waiting)
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
         self._upgrading: set[Connection] = set()
-        self._server: asyncio.Server | None = None
-        self.apply(settings)
+        self._ws_ping_interval_s = ws_ping_interval_s
+        self._listener = Listener(lambda: Connection(self))
+        self.pressure = Pressure(settings, self.metrics, room, lambda: tunnels.standing, files)
+        endpoints.pressure = self.pressure
+        tunnels.setups.room = lambda: self.pressure.no_room(tunnels.standing + tunnels.setups.active - 1)
+        self.metrics.setups_active.set_function(lambda: tunnels.setups.active)
+        self.metrics.ready.set_function(lambda: endpoints.unready_reason() is None)
+        self.metrics.setups_waiting.set_function(lambda: tunnels.setups.waiting)
+        self.apply(settings, files)
 
-    def apply(self, settings: Settings) -> None:
-        """Judge by these settings from now on; who is inside stays."""
+    def apply(self, settings: Settings, files: int = 0) -> None:
+        """Judge by these settings from now on; who is inside stays. files: see `Pressure`."""
+        self.pressure.apply(settings, files)
+        self.tunnels.setups.limits = TurnLimits(settings.max_setups, settings.max_waiting_setups)
         self.rules = DoorRules.of(settings)
         self.endpoints.raw_frames = settings.raw_frames
+        self.drain_s = settings.drain_ms / 1000
+        self.grace_s = settings.shutdown_grace_ms / 1000
         self.close_on_expiry = settings.close_on_expiry
         self.head_timeout_s = settings.upgrade_timeout_ms / 1000
         self.max_head_bytes = settings.max_header_bytes
         self.attempts.per_minute = settings.upgrades_per_minute_per_ip
         self.sessions.settings = settings
         self.sessions.rate.per_minute = settings.sessions_per_minute_per_ip
-        self.tunnels.permits.limits = permit_limits(settings)
+        self.tunnels.permits.limits = permit_limits(settings, files)
+        self.tunnels.hours.limit = settings.max_bytes_per_principal_hour
+        self.tunnels.options = TunnelOptions.of(settings, ws_ping_interval_s=self._ws_ping_interval_s)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Addresses and ports that are listened on."""
-        sockets = self._server.sockets if self._server is not None else ()
-        return [sock.getsockname()[:2] for sock in sockets]
+        return self._listener.addresses
 
     @property
     def port(self) -> int:
@@ -84,35 +119,49 @@ class DoorServer:
         """Tunnels that are held, those being made or unmade included."""
         return self.tunnels.active
 
-    async def listen(self, host: str, port: int) -> None:
-        """Start to accept connections.
+    async def listen(self, address: ListenAddress, sockets: Sequence[socket.socket] = ()) -> None:
+        """Start to accept connections there, or on `sockets` if there are any.
 
         Raises:
             OSError: the address cannot be bound.
         """
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self), host, port, backlog=BACKLOG, reuse_address=True
-        )
+        await (self._listener.take(sockets) if sockets else self._listener.bind(*address))
+        self.pressure.start()
 
-    async def shutdown(self) -> None:
-        """Drain: refuse new tunnels, close the open ones with 1001, wait up to `grace_s`, stop listening.
+    async def shutdown(self, at_once: asyncio.Event | None = None) -> int:
+        """Refuse new tunnels, let the open ones live for up to `drain_s`, close them with 1001, wait up to
+        `grace_s`, stop listening.
 
-        The listener answers until the end. Tunnels that are left after the grace time are cancelled, and
-        releasing what they hold is awaited.
+        The listener answers until the end, and who has connected by then is answered too. Tunnels that are
+        left after the grace time are cancelled, and releasing what they hold is awaited. Once `at_once` is
+        set nobody is waited for. Returns how many tunnels had not ended by themselves.
         """
+        hurry = at_once or asyncio.Event()
         self.endpoints.draining = True
+        self.tunnels.keep_no_more()
         for connection in tuple(self._upgrading):
             connection.refuse_for_shutdown()
+        await unless(hurry, self.tunnels.wait_ended(self.drain_s))
+        closed = self.tunnels.standing
         self.tunnels.close_all(Reason.SHUTDOWN)
-        await self.tunnels.wait_ended(self.grace_s)
+        await unless(hurry, self.tunnels.wait_ended(self.grace_s))
+        self._listener.close()
+        await unless(hurry, self._last_answers())
         await self.close()
+        return closed
+
+    async def _last_answers(self) -> None:
+        """What is accepted becomes a connection a few turns of the loop later, and asks when it likes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ANSWERS_S):
+                await asyncio.sleep(_ACCEPTED_S)
+                await self._nobody_waits.wait()
 
     async def close(self) -> None:
         """Stop at once: no listener, no connection, no tunnel is left."""
         self.endpoints.draining = True
-        if self._server is not None:
-            self._server.close()
+        self._listener.close()
+        self.pressure.stop()
         for connection in (*self._waiting, *self._upgrading):
             connection.drop()
         await self.tunnels.cancel_all()
@@ -138,12 +187,21 @@ class DoorServer:
             self.log.write("info", "session refused", text, kind=kind, client=client, status=response.status)
         return response
 
+    def overload(self, client: str) -> Overloaded | None:
+        """Why nobody, or not this client, can be taken on now."""
+        late = self.pressure.too_late()
+        if late is not None:
+            return Overloaded("lag", late)
+        busy = self.tunnels.setups.refusal(client)
+        return None if busy is None else Overloaded("setups", busy)
+
     def framing(self, name: FramingName) -> Framing:
         """How the frames of a tunnel travel."""
         return framing(name, self._limits)
 
     def waits(self, connection: Connection) -> None:
         """Count a connection as waiting; `Waiting` says which one goes if that is one too many."""
+        self._nobody_waits.clear()
         self._upgrading.discard(connection)
         evicted = self._waiting.add(connection, client_group(connection.address))
         if evicted is not None:
@@ -158,6 +216,8 @@ class DoorServer:
         """A connection is gone or a tunnel."""
         self._waiting.discard(connection)
         self._upgrading.discard(connection)
+        if not self._waiting:
+            self._nobody_waits.set()
 
 
 async def serve(
@@ -166,36 +226,44 @@ async def serve(
     readiness: Readiness,
     metrics: Metrics,
     *,
-    max_waiting: int = MAX_WAITING,
+    budget: FileBudget | None = None,
+    room: HostRoom = lambda _: Room(),
     ping_interval_s: float = PING_INTERVAL_S,
+    sockets: Sequence[socket.socket] = (),
 ) -> DoorServer:
     """Listen as `settings` say, making tunnels' segments by `opener`.
 
-    `max_waiting`: connections that are not tunnels (yet), at most. `ping_interval_s`: between WebSocket
-    pings, where the server sends them.
+    `budget`: what the file descriptors suffice for, `room`: what the host has for so many tunnels; nothing
+    limits them by default. `ping_interval_s`: between WebSocket pings, where the server sends them.
+    `sockets`: listen on these instead, owned from now on.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    options = TunnelOptions(
-        connect_timeout_s=settings.tcp_connect_timeout_ms / 1000,
-        stall_timeout_s=settings.send_stall_timeout_ms / 1000,
-        library_only=settings.receive_path == "library",
-        packets_per_second=settings.max_packets_per_second,
-        packets_burst=settings.max_packets_burst or settings.max_packets_per_second,
-        ping_interval_s=ping_interval_s,
-    )
-    tunnels = Tunnels(opener, limits=permit_limits(settings), options=options, metrics=metrics)
+    files, waiting = (budget.tunnels, budget.waiting) if budget is not None else (0, MAX_WAITING)
+    limits = permit_limits(settings, files)
+    tunnels = Tunnels(opener, limits=limits, options=TunnelOptions(), metrics=metrics)
     build = BuildInfo(settings.version, settings.git_sha, settings.built_at)
-    server = DoorServer(tunnels, Endpoints(build, metrics, readiness), settings, max_waiting=max_waiting)
-    await server.listen(*settings.listen)
+    server = DoorServer(
+        tunnels,
+        Endpoints(build, metrics, readiness),
+        settings,
+        max_waiting=waiting,
+        ws_ping_interval_s=ping_interval_s,
+        files=files,
+        room=room,
+    )
+    await server.listen(settings.listen, sockets)
     return server
 
 
-def permit_limits(settings: Settings) -> PermitLimits:
-    """How many tunnels the settings allow."""
+def permit_limits(settings: Settings, files: int) -> PermitLimits:
+    """How many tunnels the settings allow, and no more than file descriptors suffice for (0: any number)."""
+    shares = capacity(settings.max_connections, files, Room(), 0)
+    binding = shares.shares[shares.binding or "setting"]
     return PermitLimits(
-        process=settings.max_connections,
+        process=binding.tunnels or 0,
         client=settings.max_connections_per_ip,
         principal=settings.max_connections_per_session,
+        process_by=binding.by,
     )

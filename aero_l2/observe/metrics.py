@@ -20,6 +20,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 PING_BUCKETS_MS: Final = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+LAG_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+CAPACITY_LIMITS: Final = ("setting", "files", "pids", "memory", "conntrack", "ports", "tcp")
+SHED_REASONS: Final = ("setups", "lag", "room", "failed", "shutdown")
 AUTH_REJECT_REASONS: Final = (
     "missing_credentials",
     "invalid_api_key",
@@ -27,6 +30,29 @@ AUTH_REJECT_REASONS: Final = (
     "invalid_jwt",
     "jwt_origin_mismatch",
 )
+
+CLOSE_REASONS: Final = (
+    "malformed_message",
+    "byte_quota",
+    "hourly_byte_quota",
+    "frame_rate_quota",
+    "backpressure",
+    "idle_timeout",
+    "session_too_long",
+    "session_expired",
+    "shutdown",
+    "tunnel_failed",
+    "websocket_failed",
+    "peer_closed",
+    "peer_gone",
+    "peer_silent",
+    "not_resumed",
+    "cut_off",
+)
+"""Names of `aero_l2.session.closing.Reason`, in small letters."""
+
+RESUME_RESULTS: Final = ("resumed", "taken_over", "unknown")
+"""Its tunnel was kept; its old WebSocket had not broken yet, for us; there was none for it, but a new one."""
 
 
 class Metrics:
@@ -37,6 +63,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._declare_sessions()
         self._declare_door()
+        self._declare_pressure()
         self._declare_traffic()
 
     def _declare_sessions(self) -> None:
@@ -55,6 +82,23 @@ class Metrics:
         self.sessions_closed_backpressure = counter(
             "l2_sessions_closed_backpressure_total", "Tunnels closed because the client took nothing."
         )
+        closed = Counter(
+            "aero_l2_sessions_closed_total",
+            "Tunnels that ended, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.sessions_kept = gauge(
+            "aero_l2_sessions_kept", "Tunnels that wait for their client to come back."
+        )
+        resumes = Counter(
+            "aero_l2_resumes_total",
+            "Clients that came back for a tunnel, by what became of it.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.resumes = {result: resumes.labels(result) for result in RESUME_RESULTS}
+        self.sessions_closed = {reason: closed.labels(reason) for reason in CLOSE_REASONS}
         self.ping_rtt_ms = Histogram(
             "l2_ping_rtt_ms",
             "Time from a PING to its PONG, in milliseconds.",
@@ -64,7 +108,10 @@ class Metrics:
 
     def _declare_door(self) -> None:
         counter = self._counter
-        self.upgrade_rejected = counter("l2_upgrade_rejected_total", "Upgrades refused.")
+        self.upgrade_rejected = counter(
+            "l2_upgrade_rejected_total",
+            "Upgrades refused with 401, 403 or 429; a 503 counts in aero_l2_upgrades_shed_total.",
+        )
         self.upgrade_reject_origin_missing = self._reject("origin_missing")
         self.upgrade_reject_origin_not_allowed = self._reject("origin_not_allowed")
         self.upgrade_reject_host_missing = self._reject("host_missing")
@@ -76,6 +123,7 @@ class Metrics:
         self.upgrade_reject_max_connections_per_session = self._reject("max_connections_per_session")
         self.upgrade_reject_max_tunnels_per_session = self._reject("max_tunnels_per_session")
         self.upgrade_reject_rate_limited = self._reject("rate_limited")
+        self.upgrade_reject_quota_bytes = self._reject("quota_bytes")
         self.upgrade_ip_limit_exceeded = counter(
             "l2_upgrade_ip_limit_exceeded_total", "Upgrades refused for the limit per client address."
         )
@@ -98,6 +146,32 @@ class Metrics:
             "l2_session_cookies_refused_total", "Requests for a cookie that were refused."
         )
 
+    def _declare_pressure(self) -> None:
+        self.ready = self._gauge("aero_l2_ready", "1 where /readyz answers 200, 0 where 503.")
+        capacity = Gauge(
+            "aero_l2_capacity_tunnels",
+            "Tunnels at once that each limit allows; the smallest binds.",
+            ["limit"],
+            registry=self.registry,
+        )
+        self.capacity_tunnels = {limit: capacity.labels(limit) for limit in CAPACITY_LIMITS}
+        self.setups_active = self._gauge("aero_l2_setups_active", "Tunnels that are being set up.")
+        self.setups_waiting = self._gauge("aero_l2_setups_waiting", "Tunnels that wait to be set up.")
+        shed = Counter(
+            "aero_l2_upgrades_shed_total",
+            "Upgrades answered 503, none of which counts as rejected: too many set-ups, lag of the loop, no "
+            "room on the host, the tunnel failed to be made (the network helper, for one), shutdown.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.upgrades_shed = {reason: shed.labels(reason) for reason in SHED_REASONS}
+        self.loop_lag_seconds = Histogram(
+            "aero_l2_loop_lag_seconds",
+            "How late the event loop runs what is due, ten times a second.",
+            registry=self.registry,
+            buckets=LAG_BUCKETS_S,
+        )
+
     def _declare_traffic(self) -> None:
         counter = self._counter
         self.frames_rx = counter("l2_frames_rx_total", "Frames from guests.")
@@ -113,6 +187,9 @@ class Metrics:
         self.capture_errors = counter("l2_capture_errors_total", "Captures ended by an error.")
         self.policy_denied = counter("l2_policy_denied_total", "Packets and names the policy denied.")
         self.tcp_connect_fail = counter("l2_tcp_connect_fail_total", "TCP connections that failed.")
+        self.tcp_connections_reset = counter(
+            "aero_l2_tcp_connections_reset_total", "TCP connections of guests reset for the memory they held."
+        )
         self.udp_send_fail = counter("l2_udp_send_fail_total", "Datagrams answered by an ICMP error.")
         self.udp_flow_limit_exceeded = counter(
             "l2_udp_flow_limit_exceeded_total", "UDP flows refused for the limit per tunnel."

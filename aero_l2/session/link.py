@@ -13,12 +13,12 @@ import fcntl
 import socket
 import sys
 import termios
+from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
 from aero_l2.session.stall import StallClock
-from aero_l2.wire.receive import Batch, Receiver
+from aero_l2.wire.receive import Aside, Batch, Receiver
 
-CLOSE_WAIT_S: Final = 1.0
 WRITE_HIGH_WATER: Final = 128 * 1024
 WRITE_LOW_WATER: Final = 32 * 1024
 MAX_REPLIES_WHILE_PAUSED: Final = 64 * 1024
@@ -28,8 +28,8 @@ MAX_DISCARDED: Final = 1024 * 1024
 class LinkOwner(Protocol):
     """What a link tells its tunnel; always from the event loop, never after `gone`."""
 
-    def on_messages(self, messages: list[bytes]) -> None:
-        """Binary messages of one read, in order."""
+    def on_messages(self, messages: list[bytes], asides: Sequence[Aside]) -> None:
+        """Binary messages of one read, in order, and what else came among them."""
 
     def on_paused(self) -> None:
         """The transport's buffer is full: stop producing."""
@@ -69,6 +69,7 @@ class Link(asyncio.Protocol):
         self._clock = StallClock(stall_timeout_s)
         self._stall_timer: asyncio.TimerHandle | None = None
         self._ended = False
+        self._close_sent = False
         self._discarded = 0
         self.heard = False
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -89,8 +90,8 @@ class Link(asyncio.Protocol):
             self._discard(data)
             return
         batch = self._receiver.receive(data)
-        if batch.messages:
-            self._owner.on_messages(batch.messages)
+        if batch.messages or batch.asides:
+            self._owner.on_messages(batch.messages, batch.asides)
         if batch.outgoing or batch.ended or batch.backlog or self._backlog:
             self._after(batch)
 
@@ -99,8 +100,8 @@ class Link(asyncio.Protocol):
         return False
 
     def _after(self, batch: Batch) -> None:
-        """Everything but messages, in the order the peer should see it."""
-        if batch.outgoing:
+        """Everything but messages, in the order the peer should see it; nothing behind our close frame."""
+        if batch.outgoing and not self._close_sent:
             self.reply(batch.outgoing)
         if batch.ended and not self._ended:
             self._ended = True
@@ -157,17 +158,23 @@ class Link(asyncio.Protocol):
                 self._update_reading()
 
     def ping(self) -> None:
-        """Send a ping; it is no data that the client has to take, so no stall is looked for."""
-        transport = self._transport
+        """Send a WebSocket ping."""
         frame = self._receiver.ping()
-        if frame and transport is not None and not transport.is_closing():
-            self._written += len(frame)
-            transport.write(frame)
+        if frame:
+            self.write_aside(frame)
+
+    def write_aside(self, data: bytes) -> None:
+        """Write a question: no data that the client has to take, so no stall is looked for."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self._written += len(data)
+            transport.write(data)
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""
         self._paused = True
-        self._owner.on_paused()
+        if not self._gone.done():
+            self._owner.on_paused()
 
     def resume_writing(self) -> None:
         """The transport's buffer has drained."""
@@ -176,7 +183,8 @@ class Link(asyncio.Protocol):
         if self._holding_replies:
             self._holding_replies = False
             self._update_reading()
-        self._owner.on_resumed()
+        if not self._gone.done():
+            self._owner.on_resumed()
 
     def outstanding(self) -> int:
         """Bytes written that the peer's TCP has not acknowledged (tcp(7), SIOCOUTQ)."""
@@ -223,24 +231,24 @@ class Link(asyncio.Protocol):
         """Start the closing handshake (RFC 6455 §7.1.2), unless it has begun."""
         frame = self._receiver.close(code, reason)
         if frame:
+            self._close_sent = True
             self.write(frame)
 
     async def finish(self) -> None:
-        """Wait for the peer's close frame for up to a second, then close; returns when all is gone.
+        """Wait for the peer's close frame, or for `abort`; returns when all is gone.
 
         When the library failed the connection, our side is shut down first and what still arrives is
         discarded: closing with unread bytes would reset the connection and could cost the peer our frame.
-        A peer that goes on sending has had the whole second to read it.
+        A peer that goes on sending has had the whole wait to read it.
         """
         self._stop_stall_timer()
         try:
             self._release_reading()
             if self._ended:
                 self._shut_down_our_side()
-            await self._wait_until_gone(CLOSE_WAIT_S)
+            await asyncio.wait((self._gone,))
         finally:
             self.abort()
-        await self._gone
 
     def finish_now(self) -> None:
         """The closing handshake is complete while `finish` waits."""
@@ -252,9 +260,18 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def let_go(self) -> None:
+        """Drop the connection, and tell the owner nothing any more: it has another link."""
+        self._ended = True
+        if not self._gone.done():
+            self._gone.set_result(None)
+        self.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed, by us or by the peer."""
         self._stop_stall_timer()
+        self._ended = True
+        self._receiver.release()
         if not self._gone.done():
             self._gone.set_result(None)
             self._owner.on_gone()
@@ -271,9 +288,6 @@ class Link(asyncio.Protocol):
     def _release_reading(self) -> None:
         self._holding_replies = False
         self._update_reading()
-
-    async def _wait_until_gone(self, timeout_s: float) -> None:
-        await asyncio.wait((self._gone,), timeout=timeout_s)
 
     def _stop_stall_timer(self) -> None:
         if self._stall_timer is not None:

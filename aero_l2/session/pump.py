@@ -12,6 +12,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from aero_l2.observe.metrics import Metrics
@@ -23,16 +24,42 @@ from aero_l2.wire.send import join_frames
 READS_PER_WAKE_UP: Final = 64
 MIN_FRAME_BYTES: Final = 14
 
+Admit = Callable[[Sequence[bytes]], int]
+"""Frames for the client → how many of them, from the first on, it may still get."""
+
+
+def _nowhere(_: bytes) -> None:
+    raise AssertionError("a pump that was started has somewhere to send to")
+
+
+def _ignore(_: Sequence[bytes]) -> None:
+    """Who was told of frames is not held on to by a pump that has stopped, and the other way round."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Frames and their bytes: from the guest, to it, and lost on either way."""
+
+    frames_rx: int = 0
+    bytes_rx: int = 0
+    frames_tx: int = 0
+    bytes_tx: int = 0
+    frames_dropped: int = 0
+
 
 class Pump:
     """Moves frames of one tunnel; between `start` and `stop` it owns the readiness of the TAP.
+
+    send: takes the bytes of a batch of messages; has to be set before `start` and may be replaced.
+    traffic: what has passed so far.
 
     Args:
         tap: non-blocking file descriptor; must stay open until `stop`.
         prefixes: what `send` gets before a frame of n bytes, at index n (`aero_l2.wire.framing`); frames from
             the TAP that are longer than there are prefixes for are dropped.
-        send: takes the bytes of a batch of messages.
-        delivered: told the frames that `send` is about to take.
+        admit: asked for each batch; None lets everything through.
+        refused: told when not all of a batch was let through, after the rest of it was sent.
+        delivered: told the frames that come for the client.
         failed: told once, in words, when the TAP can no longer be read.
         rate: frames of the guest that are passed on; what exceeds it is dropped. None is no limit.
     """
@@ -42,16 +69,21 @@ class Pump:
         tap: int,
         *,
         prefixes: Sequence[bytes],
-        send: Callable[[bytes], None],
+        send: Callable[[bytes], None] = _nowhere,
         failed: Callable[[str], None],
         metrics: Metrics,
         rate: TokenBucket | None = None,
-        delivered: Callable[[Sequence[bytes]], None] = lambda frames: None,
+        admit: Admit | None = None,
+        refused: Callable[[], None] = lambda: None,
+        delivered: Callable[[Sequence[bytes]], None] = _ignore,
     ) -> None:
         self._tap = tap
         self._max_frame = len(prefixes) - 1
         self._prefixes = prefixes
-        self._send = send
+        self.send = send
+        self.traffic = Traffic()
+        self._admit = admit
+        self._refused = refused
         self._failed = failed
         self._metrics = metrics
         self._rate = rate
@@ -61,6 +93,7 @@ class Pump:
         self._running = False
         self._reading = False
         self._paused = False
+        self._is_discarding = False
         self._early: EarlyFrames | None = None
 
     def start(self) -> None:
@@ -73,6 +106,7 @@ class Pump:
         self._running = False
         self.release_early()
         self._update()
+        self._delivered = _ignore
 
     def pause(self) -> None:
         """Stop reading the TAP: the client does not keep up."""
@@ -83,6 +117,17 @@ class Pump:
         """Read the TAP again."""
         self._paused = False
         self._update()
+
+    def discard(self) -> None:
+        """The client is away: what comes for it is read and counted as dropped, and costs it nothing."""
+        self._is_discarding = True
+        self.resume()
+
+    def deliver(self, send: Callable[[bytes], None]) -> None:
+        """The client is back, and takes what comes by `send`."""
+        self.send = send
+        self._is_discarding = False
+        self.resume()
 
     def hold_early(self) -> None:
         """Keep frames for the internet back until `release_early`."""
@@ -100,9 +145,11 @@ class Pump:
             return
         passed = self._within_rate(frames)
         dropped = len(frames) - len(passed) + self._put(passed)
-        metrics = self._metrics
+        metrics, traffic, size = self._metrics, self.traffic, sum(map(len, frames))
         metrics.frames_rx.inc(len(frames))
-        metrics.bytes_rx.inc(sum(map(len, frames)))
+        metrics.bytes_rx.inc(size)
+        traffic.frames_rx += len(frames)
+        traffic.bytes_rx += size
         self._count_dropped(dropped)
 
     def _within_rate(self, frames: Sequence[bytes]) -> Sequence[bytes]:
@@ -113,6 +160,7 @@ class Pump:
     def _count_dropped(self, frames: int) -> None:
         if frames:
             self._metrics.frames_dropped.inc(frames)
+            self.traffic.frames_dropped += frames
 
     def _put(self, frames: Sequence[bytes]) -> int:
         """How many of `frames` were lost."""
@@ -178,17 +226,35 @@ class Pump:
         return frames, None
 
     def _forward(self, frames: list[bytes]) -> None:
-        metrics = self._metrics
+        if self._is_discarding:
+            self._delivered(frames)
+            self._count_dropped(len(frames))
+            return
         if max(map(len, frames)) > self._max_frame:
             fitting = [frame for frame in frames if len(frame) <= self._max_frame]
-            metrics.frames_dropped.inc(len(frames) - len(fitting))
+            self._count_dropped(len(frames) - len(fitting))
             frames = fitting
-            if not frames:
-                return
+        admit = self._admit
+        if frames and admit is None:
+            self._deliver(frames)
+        elif frames and admit is not None:
+            self._deliver_admitted(frames, admit(frames))
+
+    def _deliver_admitted(self, frames: list[bytes], admitted: int) -> None:
+        if admitted:
+            self._deliver(frames[:admitted])
+        if admitted < len(frames):
+            self._count_dropped(len(frames) - admitted)
+            self._refused()
+
+    def _deliver(self, frames: list[bytes]) -> None:
+        metrics, traffic, size = self._metrics, self.traffic, sum(map(len, frames))
         metrics.frames_tx.inc(len(frames))
-        metrics.bytes_tx.inc(sum(map(len, frames)))
+        metrics.bytes_tx.inc(size)
+        traffic.frames_tx += len(frames)
+        traffic.bytes_tx += size
         self._delivered(frames)
-        self._send(join_frames(frames, self._prefixes))
+        self.send(join_frames(frames, self._prefixes))
 
     def _update(self) -> None:
         should_read = self._running and not self._paused

@@ -1,12 +1,14 @@
 """Whether the host can make tunnels now: what /readyz answers.
 
 A tunnel that could not be made makes the process unready; from then on a tunnel is made and unmade for
-trial every second until one succeeds, since a load balancer sends nobody meanwhile who would show it.
+trial every second until one succeeds, since a load balancer sends nobody meanwhile who would show it. One is
+tried, too, once a client has waited for its tunnel and left: it may be patient enough to see a failure.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -18,6 +20,8 @@ from aero_l2.session.ports import Segment, SegmentOpener
 from aero_l2.tasks import spawn
 
 TRIAL_INTERVAL_S: Final = 1.0
+DOUBT_S: Final = 1.0
+"""Most tunnels are made in a fiftieth of it."""
 TRIAL_SESSION: Final = 0
 """Session id of a trial."""
 
@@ -42,6 +46,13 @@ class Readiness:
         """A `SegmentOpener` that notes how it went."""
         return self._open(session_id)
 
+    def lost(self, reason: str) -> None:
+        """Somebody knows that no tunnel can be made; a trial that succeeds says otherwise."""
+        if self.reason != reason:
+            _log.error("tunnels cannot be made", reason=reason)
+        self.reason = reason
+        self._try_again()
+
     async def wait(self) -> None:
         """Return once the process is ready; trials are made meanwhile."""
         self._try_again()
@@ -55,11 +66,16 @@ class Readiness:
 
     @asynccontextmanager
     async def _open(self, session_id: int) -> AsyncIterator[Segment]:
+        begun = time.monotonic()
         async with AsyncExitStack() as stack:
             try:
                 segment = await stack.enter_async_context(self._opener(session_id))
             except SegmentUnavailable as error:
-                self._lost(error.reason)
+                self.lost(error.reason)
+                raise
+            except asyncio.CancelledError:
+                if session_id != TRIAL_SESSION and time.monotonic() - begun >= DOUBT_S:
+                    self._try_again()
                 raise
             self._found()
             yield segment
@@ -70,20 +86,16 @@ class Readiness:
         self.reason = ""
         self._became_ready.set()
 
-    def _lost(self, reason: str) -> None:
-        if self.reason != reason:
-            _log.error("tunnels cannot be made", reason=reason)
-        self.reason = reason
-        self._try_again()
-
     def _try_again(self) -> None:
         if self._trials is None or self._trials.done():
             self._trials = spawn(self._try_until_ready(), name="readiness")
 
     async def _try_until_ready(self) -> None:
-        while self.reason:
+        is_over = False
+        while not is_over:
             try:
                 async with self._open(TRIAL_SESSION):
                     pass
             except SegmentUnavailable:
                 await asyncio.sleep(TRIAL_INTERVAL_S)
+            is_over = not self.reason

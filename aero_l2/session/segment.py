@@ -15,11 +15,15 @@ from functools import partial
 from ipaddress import IPv4Address
 from typing import Final
 
+import structlog
+
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.errors import SegmentUnavailable
 from aero_l2.observe.metrics import Metrics
 from aero_l2.policy.egress import EgressPolicy
+from aero_l2.quota.waiting import Waiting
 from aero_l2.services.dhcp.server import DhcpServer
+from aero_l2.services.dns.connection import Connection
 from aero_l2.services.dns.openings import OpenedAddresses
 from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.server import DnsServer, DnsSockets
@@ -33,6 +37,7 @@ from netns.handles import SegmentHandles
 from netns.ruleset import DENIED_COUNTERS, LOST_COUNTERS
 from netns.spec import Forward, SegmentSpec
 
+_log = structlog.get_logger("aero_l2.session")
 _LOOKUP_TIMEOUT_S: Final = 5.0
 _STDERR_KEPT: Final = 2000
 _CHATTER: Final = ("sent tapfd=", "received tapfd=", "Starting slirp", "* ", "WARNING: ")
@@ -45,6 +50,7 @@ class SegmentMaker:
         netd: makes the namespaces.
         spec: what every namespace has to be; forwards are added to it.
         forwards: their host names are looked up anew for each segment.
+        dns_connections: TCP connections to the DNS of all segments together, at most.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class SegmentMaker:
         policy: EgressPolicy,
         resolver: Resolver,
         metrics: Metrics,
+        dns_connections: int = 4096,
     ) -> None:
         self._netd = netd
         self._spec = spec
@@ -64,19 +71,21 @@ class SegmentMaker:
         self._metrics = metrics
         self._collector = Collector(metrics)
         self._resync = Resync(spawn)
+        self._dns_connections: Waiting[Connection] = Waiting(dns_connections)
 
     def open(self, session_id: int) -> AbstractAsyncContextManager[Segment]:
         """A `SegmentOpener`. Entering raises SegmentUnavailable; leaving undoes everything."""
-        return self._open()
+        return self._open(session_id)
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[Segment]:
+    async def _open(self, session_id: int) -> AsyncIterator[Segment]:
         async with AsyncExitStack() as stack:
             try:
                 spec = await self._complete_spec()
-                handles = await self._netd.create(spec)
+                handles = await self._netd.create(spec, session_id)
             except NetnsError as error:
                 raise SegmentUnavailable(str(error)) from error
+            handles.relieved = partial(self._relieved, session_id)
             stack.callback(self._netd.release, handles)
             await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
             try:
@@ -99,6 +108,7 @@ class SegmentMaker:
             DnsCounters(self._metrics),
             opened=OpenedAddresses(partial(self._open_addresses, handles)) if self._spec.only_named else None,
             redirected=_redirected(handles),
+            pool=self._dns_connections,
         )
         stack.push_async_callback(dns.close)
         dns.start()
@@ -113,6 +123,10 @@ class SegmentMaker:
     def _flows_changed(self, tcp: int, udp: int) -> None:
         self._metrics.tcp_conns_active.inc(tcp)
         self._metrics.udp_flows_active.inc(udp)
+
+    def _relieved(self, session_id: int, connections: int, reason: str) -> None:
+        self._metrics.tcp_connections_reset.inc(connections)
+        _log.warning("connections reset", session=session_id, connections=connections, reason=reason)
 
     async def _read(self, handles: SegmentHandles) -> Reading | None:
         """The namespace's counters; None while netd is away or does not know it."""
@@ -181,11 +195,16 @@ class NatWatch:
         """Begin to watch."""
         self._loop.add_reader(self._handles.process, self._ended)
         self._loop.add_reader(self._handles.stderr, self._spoke)
+        self._handles.nat_sick.add_done_callback(self._sick)
 
     def close(self) -> None:
         """Watch no more; the descriptors stay open."""
         self._loop.remove_reader(self._handles.process)
         self._loop.remove_reader(self._handles.stderr)
+        self._handles.nat_sick.remove_done_callback(self._sick)
+
+    def _sick(self, about: asyncio.Future[str]) -> None:
+        self._failed(f"the NAT process (slirp4netns) is given up: {about.result()}")
 
     def _spoke(self) -> None:
         """Keep the end of what it says; one read a turn, so that chatter costs others nothing."""
@@ -202,9 +221,12 @@ class NatWatch:
 
     def _ended(self) -> None:
         self._spoke()
+        self._failed(f"the NAT process (slirp4netns) ended{_last_words(self._said)}")
+
+    def _failed(self, why: str) -> None:
         self.close()
         if not self.failed.done():
-            self.failed.set_result(f"the NAT process (slirp4netns) ended{_last_words(self._said)}")
+            self.failed.set_result(why)
 
 
 def _redirected(handles: SegmentHandles) -> list[DnsSockets]:

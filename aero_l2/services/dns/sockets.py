@@ -15,6 +15,7 @@ import dns.inet
 
 from aero_l2.services.dns.cost import MAX_ANSWER_BYTES, MAX_COST, of_answer
 from aero_l2.services.dns.pace import Pace
+from aero_l2.services.dns.sourceports import SourcePorts
 
 # Wrong answers to one question (RFC 5452): this many, and the question is asked over TCP instead.
 MAX_ANSWERS: Final = 32
@@ -33,7 +34,7 @@ class TooCostly(dns.exception.DNSException):
 
 
 class ConnectedDatagram(dns.asyncbackend.DatagramSocket):  # type: ignore[name-defined,misc]
-    """One question's UDP socket, on a port of its own that the kernel picks (RFC 5452 section 9.2)."""
+    """One question's UDP socket, on a random port of its own (RFC 5452 section 9.2)."""
 
     def __init__(self, family: int, sock: socket.socket, destination: Any, pace: Pace) -> None:
         """Own `sock`, connected to `destination` and non-blocking."""
@@ -106,9 +107,10 @@ class BoundedStream(dns.asyncbackend.StreamSocket):  # type: ignore[name-defined
 class UpstreamBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,misc]
     """A dnspython backend (its documented extension point) with our UDP sockets."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, ports: SourcePorts) -> None:
         """Borrow TCP from dnspython's asyncio backend. `pace`: when an answer may be read."""
         self._pace = pace
+        self._ports = ports
         self._streams: Any = dns.asyncbackend.get_backend("asyncio")
 
     def name(self) -> str:
@@ -139,7 +141,7 @@ class UpstreamBackend(dns.asyncbackend.Backend):  # type: ignore[name-defined,mi
         address = dns.inet.low_level_address_tuple(destination, af)
         sock = socket.socket(af, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            sock.connect(address)
+            self._ports.connect(sock, address)
         except OSError:
             sock.close()
             raise

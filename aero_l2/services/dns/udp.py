@@ -9,7 +9,8 @@ from aero_l2.services.dns.message import MAX_QUERY_BYTES
 from aero_l2.services.dns.responder import Responder
 
 # A flood takes its turn with every other tunnel on the loop: the more a turn holds, the longer they wait.
-_DATAGRAMS_PER_WAKEUP: Final = 4
+# With two, a turn takes about 1 ms of processor time under a flood of new names, with four 1.7 ms.
+_DATAGRAMS_PER_WAKEUP: Final = 2
 
 
 class UdpListener:

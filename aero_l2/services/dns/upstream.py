@@ -18,6 +18,7 @@ from dns.nameserver import Nameserver
 from aero_l2.services.dns.message import MAX_UDP_BYTES, Query
 from aero_l2.services.dns.pace import Pace
 from aero_l2.services.dns.sockets import AnswerFlood, TooCostly, UpstreamBackend
+from aero_l2.services.dns.sourceports import SourcePorts
 from aero_l2.tasks import spawn
 
 # Answers that speak of the server, not of the name: another server may know better.
@@ -47,6 +48,7 @@ class Upstreams:
     def __init__(self, timeout_s: float) -> None:
         """`timeout_s` bounds a whole lookup, whatever the number of resolvers."""
         self._timeout = timeout_s
+        self._ports = SourcePorts()
 
     async def ask(self, query: Query, servers: Sequence[Nameserver], pace: Pace) -> Message | None:
         """Resolve; None if nobody answered in time. Leaves no task and no socket, cancelled or not.
@@ -55,7 +57,7 @@ class Upstreams:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._race(query, servers, UpstreamBackend(pace))
+                return await self._race(query, servers, UpstreamBackend(pace, self._ports))
         except TimeoutError:
             return None
 

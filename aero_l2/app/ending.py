@@ -1,0 +1,39 @@
+"""Whether the end has been asked for, and how urgently; and what the log says while it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+REMIND_S: Final = 60.0
+
+_log = structlog.get_logger("aero_l2.app")
+
+
+class Ending:
+    """The wish that the server ends. `asked`: in good order. `at_once`: nobody is waited for any more."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def ask(self) -> None:
+        """End in good order; asking again changes nothing, since one stop may come as several signals."""
+        self.asked.set()
+
+    def insist(self) -> None:
+        """End now."""
+        self.asked.set()
+        self.at_once.set()
+
+
+async def remind(tunnels: Callable[[], int], drain_s: float, every_s: float = REMIND_S) -> None:
+    """Log how many tunnels are left, and how long they may stay, until cancelled."""
+    loop = asyncio.get_running_loop()
+    over_at = loop.time() + drain_s
+    while True:
+        await asyncio.sleep(every_s)
+        _log.info("still draining", tunnels=tunnels(), left_s=round(max(0.0, over_at - loop.time())))

@@ -1,0 +1,162 @@
+"""One server from its first socket to its last: parts are made, joined, and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import signal
+import socket
+from dataclasses import dataclass
+
+import structlog
+
+from aero_l2.app import helper, memory
+from aero_l2.app.ending import Ending, remind
+from aero_l2.app.process import cannot_start, raise_file_limit
+from aero_l2.app.segments import segment_maker
+from aero_l2.app.status import describe, keep_telling
+from aero_l2.app.supervised import Supervised
+from aero_l2.config import Settings
+from aero_l2.config.sources import Sources
+from aero_l2.door.listening import describe_origins, listen_advice, shown, shown_address
+from aero_l2.door.reload import Reloader
+from aero_l2.door.server import DoorServer, serve
+from aero_l2.observe import log
+from aero_l2.observe.metrics import Metrics
+from aero_l2.quota.files import FileBudget
+from aero_l2.quota.host import Host
+from aero_l2.session.readiness import Readiness
+from aero_l2.tasks import spawn
+from netns.client import NetdClient
+from netns.control import Word
+from netns.errors import NetnsError
+from netns.supervisor import STOP_SIGNALS
+
+_log = structlog.get_logger("aero_l2.app")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the server gets from its surroundings.
+
+    settings: as they were given; file descriptors may allow fewer tunnels (`budget`).
+    listen_setting: what decided where to listen, in words for people. sockets: to listen on instead.
+    """
+
+    sources: Sources
+    settings: Settings
+    warnings: tuple[str, ...]
+    listen_setting: str
+    budget: FileBudget
+    control: socket.socket
+    sockets: tuple[socket.socket, ...]
+    ready_stdout: bool
+
+
+async def run(environment: Environment) -> int:
+    """Serve until SIGTERM, SIGINT or the supervisor's end; SIGHUP reloads. Returns the exit status."""
+    settings, budget = environment.settings, environment.budget
+    loop = asyncio.get_running_loop()
+    ending = Ending()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, ending.ask)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    metrics = Metrics()
+    netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
+    try:
+        readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections).open)
+    except NetnsError as error:
+        return cannot_start(str(error))
+    supervisor = Supervised(environment.control, netd, ending)
+    sockets = environment.sockets
+    try:
+        door = await serve(
+            settings, readiness.open, readiness, metrics, budget=budget, room=Host().room, sockets=sockets
+        )
+    except OSError as error:
+        return cannot_start(
+            f"{environment.listen_setting}: cannot listen on {shown_address(settings)}: "
+            f"{listen_advice(error)}"
+        )
+    _log.info(
+        "listening",
+        address=" ".join(map(shown, door.addresses)) if sockets else shown_address(settings),
+        port=door.port,
+        auth=settings.auth_mode.value,
+        origins=describe_origins(settings),
+        capacity=door.pressure.capacity.text,
+    )
+    for warning in environment.warnings:  # not earlier: what fails to start says why in one line
+        _log.warning(warning)
+    reloader = reload_on_hang_up(environment, door, supervisor)
+    announcing = spawn(
+        announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"
+    )
+    reporting = report_status(door, readiness, reloader, supervisor)
+    others = [spawn(helper.watch(netd, readiness), name="helper")]
+    if trim := memory.trimmer():
+        others.append(spawn(memory.give_back(lambda: door.active, trim), name="memory"))
+    gc.freeze()
+    await ending.asked.wait()
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    reloader.stop()
+    announcing.cancel()
+    supervisor.say(Word.STOPPING, str(round((door.drain_s + door.grace_s) * 1000)))
+    begun = loop.time()
+    _log.info("shutting down", tunnels=door.active, drain_s=door.drain_s, grace_s=door.grace_s)
+    reminding = spawn(remind(lambda: door.active, door.drain_s), name="remind")
+    closed = await door.shutdown(ending.at_once)
+    for task in (reminding, reporting, *others):
+        task.cancel()
+    await readiness.close()
+    netd.detach()
+    _log.info("ended", seconds=round(loop.time() - begun, 3), closed=closed)
+    return 0
+
+
+def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Supervised) -> Reloader:
+    """From now on SIGHUP reads the settings again; one that came during the start is not lost."""
+
+    def apply(settings: Settings) -> None:
+        log.configure(settings.log_level, settings.log_format)
+        door.apply(settings, raise_file_limit(settings).tunnels)
+
+    def busy(is_busy: bool) -> None:
+        supervisor.say(Word.RELOADING if is_busy else Word.RELOADED)
+
+    reloader = Reloader(environment.sources, environment.settings, apply, busy, environment.warnings)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
+    return reloader
+
+
+def report_status(
+    door: DoorServer, readiness: Readiness, reloader: Reloader, supervisor: Supervised
+) -> asyncio.Task[None]:
+    """Keep the supervisor told how it goes, until the task is cancelled."""
+
+    def status() -> str:
+        return describe(
+            door.active,
+            readiness.unready_reason() or door.pressure.unready_reason(),
+            draining=door.endpoints.draining,
+            reload_failed=reloader.failed,
+        )
+
+    return spawn(keep_telling(status, functools.partial(supervisor.say, Word.STATUS)), name="status")
+
+
+async def announce(
+    readiness: Readiness, door: DoorServer, supervisor: Supervised, *, to_stdout: bool
+) -> None:
+    """Say so once tunnels are accepted: the line a starting program waits for (docs/SPECIFICATION.md)."""
+    await readiness.wait()
+    url = f"ws://{shown(door.addresses[0])}/l2"
+    _log.info("ready", url=url)
+    supervisor.say(Word.READY)
+    if to_stdout:
+        try:
+            print(f"AERO_L2_PROXY_READY {url}", flush=True)
+        except OSError as error:
+            _log.warning("cannot say so on stdout", reason=error.strerror)
