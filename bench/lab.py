@@ -218,7 +218,7 @@ class Lab:
         descriptors that a process may open here."""
         assert self.world is not None
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        each = file_budget(limit, tunnels, 0).tunnels
+        each = file_budget(limit, 0).tunnels
         with ExitStack() as stack:
             number = -(-tunnels // each)
             yield [stack.enter_context(_server("", self.world, self.settings)) for _ in range(number)]

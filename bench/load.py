@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from support import cage
-from support.floods import KINDS
+from support.floods import ALL
 from support.load import Attack, RoundTrips, load
 from support.proxy import run_proxy
 from support.world import world
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--kind", action="append", help="only those whose name has this in it")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting")
     options = parser.parse_args()
-    kinds = [kind for kind in KINDS if not options.kind or any(part in kind for part in options.kind)]
+    kinds = [kind for kind in ALL if not options.kind or any(part in kind for part in options.kind)]
     settings = dict(entry.split("=", 1) for entry in options.set)
     cage.enter("load")
     idle: list[RoundTrips] = []
