@@ -21,6 +21,8 @@ from support.world import World
 
 from bench.lab import Running
 
+pytestmark = pytest.mark.slow
+
 TREE = Path(__file__).parents[2]
 BENCH = (sys.executable, "-m", "bench")
 MEANWHILE = ("idle", "bulk flow up", "bulk flow down")
@@ -71,7 +73,6 @@ def test_quick_run_gives_tables_and_json(tmp_path: Path) -> None:
     assert re.search(r"^(\d\d) of \1 medians within 15 %, the largest difference \+0.0 %", said, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_every_other_measurement_runs_and_many_tunnels_leave_nothing(tmp_path: Path) -> None:
     path = tmp_path / "taken.json"
     wanted = ("latency", "packets", "memory", "many")

@@ -20,6 +20,8 @@ from support.world import World
 
 from bench.lab import Running
 
+pytestmark = pytest.mark.slow
+
 TREE = Path(__file__).parents[2]
 BENCH = (sys.executable, "-m", "bench")
 

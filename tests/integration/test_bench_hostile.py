@@ -14,6 +14,8 @@ from support.hostile import SWITCHING, Served, serving
 
 from bench.beginning import LIMIT_S
 
+pytestmark = pytest.mark.slow
+
 TREE = Path(__file__).parents[2]
 TOKEN = "very-secret-token"
 WITH_PEER = ("--only", "latency", "--peer", "192.0.2.7")
@@ -87,7 +89,6 @@ def test_token_stands_in_no_command_line_of_ours() -> None:
     assert [line for line in mine if TOKEN.encode() in line and b"--url" not in line] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"", SWITCHING, b"H"], ids=["silent", "no lease", "endless head"])
 def test_hostile_server_does_not_keep_a_run(data: bytes) -> None:
     """Handshake and lease have one deadline."""

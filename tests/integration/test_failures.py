@@ -6,18 +6,21 @@ import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from support import procfs
-from support.proxy import Proxy, Role
+from support.proxy import Proxy, Role, RunAs, run_proxy
 from support.rawguest import raw_guest
 from support.stage import copy_program, make_tun
 from support.tunnel import RefusedError
 from support.wait import until
+from support.world import World
 
 pytestmark = pytest.mark.slow
 
 _DEADLINE_S = 30.0
+OUT_OF_ORDER = "echo out of order >&2; exit 3"
 
 
 async def _refusal(proxy: Proxy) -> RefusedError | None:
@@ -54,6 +57,8 @@ async def test_killed_netd_comes_back_and_tunnels_live_on(own_proxy: Proxy) -> N
             assert len(refusals) < 1000
             await guest.echo(b"lives on")
         assert own_proxy.one("netd") != netd
+        assert '"event": "the network helper ended"' in own_proxy.log
+        assert '"event": "the network helper is back"' in own_proxy.log
         await guest.echo(b"lives on with the new one")
         async with raw_guest(own_proxy) as late:
             await late.echo(b"the new one works")
@@ -74,6 +79,20 @@ def _without_program(name: str) -> Callable[[Proxy], Callable[[], None]]:
     def cause(proxy: Proxy) -> Callable[[], None]:
         (proxy.programs / name).unlink()
         return lambda: copy_program(name, proxy.programs)
+
+    return cause
+
+
+def _broken_nft(script: str) -> Callable[[Proxy], Callable[[], None]]:
+    def cause(proxy: Proxy) -> Callable[[], None]:
+        program = proxy.programs / "nft"
+        _replace_program(program, script)
+
+        def mend() -> None:
+            program.unlink()
+            copy_program("nft", proxy.programs)
+
+        return mend
 
     return cause
 
@@ -105,6 +124,8 @@ def _out_of_descriptors(role: Role) -> Callable[[Proxy], Callable[[], None]]:
 FAULTS = {
     "no-slirp4netns": Fault(_without_program("slirp4netns"), "slirp4netns"),
     "no-nft": Fault(_without_program("nft"), "nft"),
+    "nft-fails": Fault(_broken_nft(OUT_OF_ORDER), "nft.*3: out of order"),
+    "nft-hangs": Fault(_broken_nft("exec /bin/sleep 1000"), "nft.*no answer within 10 s"),
     "no-tun": Fault(_without_tun, "/dev/net/tun"),
     "netd-out-of-descriptors": Fault(_out_of_descriptors("netd"), "file descriptors|open files"),
     "server-out-of-descriptors": Fault(_out_of_descriptors("server"), "file descriptors|open files"),
@@ -141,6 +162,52 @@ async def _assert_refused_until_mended(proxy: Proxy, fault: Fault) -> None:
         async with raw_guest(proxy) as late:
             await late.echo(b"after")
         await bystander.echo(b"all along")
+
+
+MISSING_AT_START = {
+    "no-slirp4netns": (lambda programs, devices: (programs / "slirp4netns").unlink(), "slirp4netns"),
+    "no-nft": (lambda programs, devices: (programs / "nft").unlink(), "nft"),
+    "nft-fails": (
+        lambda programs, devices: _replace_program(programs / "nft", OUT_OF_ORDER),
+        "nft.*out of order",
+    ),
+    "no-tun": (lambda programs, devices: (devices / "tun").unlink(), "/dev/net/tun"),
+}
+
+
+@pytest.mark.parametrize("kind", MISSING_AT_START)
+async def test_what_is_missing_at_the_start_is_named_and_can_be_mended(
+    world: World, proxy_as: RunAs, kind: str
+) -> None:
+    break_it, names = MISSING_AT_START[kind]
+    with run_proxy(
+        world, proxy_as, ready=False, before=lambda programs, devices, _: break_it(programs, devices)
+    ) as proxy:
+        refusal = await _refusal(proxy)
+        assert refusal is not None
+        assert refusal.status == 503
+        assert re.search(names, refusal.body), refusal.body
+        status, why = proxy.get("/readyz")
+        assert status == 503
+        assert re.search(names, why), why
+        assert re.search(names, proxy.log)
+        assert proxy.get("/healthz")[0] == 200
+        assert proxy.stdout == []
+        for name in ("nft", "slirp4netns"):
+            (proxy.programs / name).unlink(missing_ok=True)
+            copy_program(name, proxy.programs)
+        if not (proxy.devices / "tun").exists():
+            make_tun(proxy.devices, 0o666)
+        proxy.wait_ready()
+        async with raw_guest(proxy) as guest:
+            await guest.echo(b"works")
+
+
+def _replace_program(program: Path, script: str) -> None:
+    """One that runs at this moment stays what it is."""
+    program.unlink()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
 
 
 def _with_closed_tun(proxy: Proxy) -> Callable[[], None]:

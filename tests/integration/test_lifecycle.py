@@ -155,7 +155,9 @@ async def test_open_and_close_use_nothing_up(own_proxy: Proxy) -> None:
 
     for _ in range(10):
         await cycle()
-    await until(lambda: not own_proxy.with_role("nat"), "warmed up and idle", _GONE_S)
+    await until(
+        lambda: len(own_proxy.namespaces()) == 1, "warmed up and idle: only netd's own is left", _GONE_S
+    )
     namespaces, before = own_proxy.namespaces(), procfs.usage(own_proxy.processes())
     for _ in range(_CYCLES):
         await cycle()

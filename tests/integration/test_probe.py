@@ -165,6 +165,7 @@ def test_credentials_that_are_missing_or_wrong_are_401_with_the_body(world: Worl
         fails(outcome, 6, "open", "HTTP 403: missing Origin header", "AERO_L2_ALLOWED_ORIGINS")
 
 
+@pytest.mark.slow
 def test_host_path_and_tls_that_are_wrong_are_told_apart(world: World) -> None:
     with run_proxy(world, "user", {"AERO_L2_ALLOWED_HOSTS": "lab.example"}) as proxy:
         fails(run(world, proxy.url), 7, "open", "Host not allowed: 127.0.0.1", "AERO_L2_ALLOWED_HOSTS")
@@ -174,6 +175,7 @@ def test_host_path_and_tls_that_are_wrong_are_told_apart(world: World) -> None:
     fails(run(world, f"ws://{at.LOOPBACK}:{port}/l2"), 3, "open", "Connection refused")
 
 
+@pytest.mark.slow
 async def test_limits_are_429(world: World) -> None:
     with run_proxy(world, "user", {"AERO_L2_MAX_CONNECTIONS": "1"}) as proxy:
         async with proxy.tunnel():
@@ -181,6 +183,7 @@ async def test_limits_are_429(world: World) -> None:
             fails(outcome, 8, "open", "HTTP 429: max connections exceeded")
 
 
+@pytest.mark.slow
 def test_server_that_makes_no_tunnels_is_503_with_the_reason(world: World) -> None:
     with run_proxy(world, "user") as proxy:
         (proxy.programs / "slirp4netns").unlink()
@@ -190,6 +193,7 @@ def test_server_that_makes_no_tunnels_is_503_with_the_reason(world: World) -> No
 # -- what the policy and the network refuse
 
 
+@pytest.mark.slow
 def test_names_that_are_unknown_blocked_broken_or_without_address(world: World) -> None:
     with run_proxy(world, "user", {"AERO_L2_BLOCKED_DOMAINS": "cdn.example.test"}) as proxy:
         for name in ("nope.example.test", "cdn.example.test"):
@@ -202,6 +206,7 @@ def test_names_that_are_unknown_blocked_broken_or_without_address(world: World) 
         fails(run(world, proxy.url, "--name", "broken.example.test"), 16, "dns", "SERVFAIL")
 
 
+@pytest.mark.slow
 def test_targets_that_are_denied_closed_or_wrong(world: World) -> None:
     with run_proxy(world, "user") as proxy:
 
@@ -322,6 +327,7 @@ def test_textfile_that_cannot_be_written_is_one_line(proxy: Proxy) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -407,6 +413,7 @@ def test_no_credential_is_seen_however_it_is_given_and_whatever_fails(
     assert not [text for text in shown if secret[:12] in text]
 
 
+@pytest.mark.slow
 async def test_credential_that_is_no_use_is_not_repeated_by_usage_errors(world: World) -> None:
     for options in (("--token-file", "/nowhere/x"), ("--deliver", "subprotocol")):
         outcome = await asyncio.to_thread(
@@ -416,6 +423,7 @@ async def test_credential_that_is_no_use_is_not_repeated_by_usage_errors(world: 
         assert "canary" not in outcome.everything
 
 
+@pytest.mark.slow
 async def test_server_that_never_gives_a_lease_is_told(tmp_path: Path) -> None:
     async with playing(Lan(silent={"offer"})) as lan:
         process = await asyncio.create_subprocess_exec(

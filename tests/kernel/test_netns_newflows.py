@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -13,9 +13,11 @@ from scapy.packet import Packet
 from support.segment import GUEST_MAC, Segment, segment
 from support.wait import wait_until
 
+from netns import newflows
 from netns.spec import GATEWAY_MAC, GUEST, NAT_CLIENT, NAT_HOST, SegmentSpec
 
 PUBLIC = "93.184.216.34"
+ANOTHER = "93.184.216.35"
 PRIVATE = "10.1.2.3"
 SPEC = SegmentSpec(
     special=(IPv4Network("10.0.0.0/8"),), max_tcp_flows=0, max_udp_flows=0, max_new_flows_per_s=1
@@ -53,6 +55,35 @@ def test_packets_of_flows_that_began_and_denied_ones_use_nothing_up() -> None:
         again = [tcp(1), udp(2)] * 20
         _, left = lan.judge(*again, leaving=len(again))
         assert (len(left), dropped(lan)) == (len(again), 0)
+
+
+def server_dropped(lan: Segment) -> int:
+    return lan.counters()["limit_server"]
+
+
+def test_connects_to_one_server_have_a_rate_of_their_own_and_it_takes_nothing_from_others() -> None:
+    burst = newflows.TO_ONE_SERVER_BURST
+    with segment(replace(SPEC, max_new_flows_per_s=burst)) as lan:  # all together: twice as many at once
+        began = time.monotonic()
+        lan.judge(*(tcp(sport) for sport in range(1, 4 * burst)))
+        most = burst + 1 + (time.monotonic() - began) * newflows.TO_ONE_SERVER_PER_SECOND
+        assert burst <= 4 * burst - 1 - server_dropped(lan) <= most
+        others = tcp(1, dst=ANOTHER), IP(src=str(GUEST), dst=PUBLIC) / TCP(sport=1, dport=81), udp(1)
+        _, left = lan.judge(*others, leaving=len(others))
+        assert (len(left), dropped(lan)) == (len(others), 0)
+
+
+def test_servers_beyond_those_that_are_told_apart_share_one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newflows, "MAX_CONNECTED", 8)
+    burst = newflows.TO_ONE_SERVER_BURST
+    with segment(replace(SPEC, max_new_flows_per_s=10_001)) as lan:  # a ruleset that no other test rendered
+        began = time.monotonic()
+        servers = [str(IPv4Address(PUBLIC) + n) for n in range(2 * burst)]
+        lan.judge(*(tcp(1, dst=server) for server in servers))
+        most = 8 + burst + 1 + (time.monotonic() - began) * newflows.TO_ONE_SERVER_PER_SECOND
+        assert 8 + burst <= len(servers) - server_dropped(lan) <= most
+        _, left = lan.judge(tcp(2, dst=servers[0]), leaving=1)
+        assert len(left) == 1
 
 
 def test_zero_is_no_limit() -> None:

@@ -118,15 +118,16 @@ def test_flows_that_begin_outside_begin_at_a_tenth_of_the_rate() -> None:
 
 
 @pytest.mark.parametrize(("allowed", "comes"), [((), False), ((IPv4Network(f"{SERVER}/32"),), True)])
-def test_address_that_has_become_the_hosts_begins_no_flow(
+def test_address_that_has_become_the_hosts_begins_no_flow_and_ends_those_begun(
     allowed: tuple[IPv4Network, ...], *, comes: bool
 ) -> None:
     with segment(replace(SPEC, allowed=allowed)) as lan:
         lan.judge(asked(), leaving=1)
         assert len(answer(lan, 40001)) == 1
-        with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
-            nftables.replace_host_set(netlink, [IPv4Network(f"{SERVER}/32")])
+        lan.become_hosts(IPv4Network(f"{SERVER}/32"))
         assert bool(answer(lan, 40002)) is comes
+        _, left = lan.judge(asked(40001), leaving=int(comes))
+        assert bool(left) is comes
 
 
 def test_nothing_comes_in_to_another_address_than_the_nat_clients(lan: Segment) -> None:

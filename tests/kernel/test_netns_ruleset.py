@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -15,6 +16,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 from support.segment import GUEST_MAC, Segment, segment
+from support.wait import wait_until
 
 from netns import link, nftables
 from netns.namespace import Workshop
@@ -173,24 +175,69 @@ def test_connections_to_the_gateways_dns_are_limited_in_rate(lan: Segment) -> No
     assert lan.counters()["limit_dns"] > 0
 
 
-def test_syn_within_an_open_connection_is_judged_anew(lan: Segment) -> None:
-    """Connection tracking takes it for a packet of the connection, whose destination may be closed by now."""
-
-    def sent(flags: str, seq: int, ack: int = 0) -> IP:
-        return ip(PUBLIC) / TCP(sport=40000, dport=443, flags=flags, seq=seq, ack=ack)
-
-    _, (syn_left, *_) = lan.judge(sent("S", 100), leaving=1)
-    reply = TCP(sport=443, dport=syn_left[TCP].sport, flags="SA", seq=700, ack=101)
+def open_connection(lan: Segment, dst: str = PUBLIC, port: int = 443) -> None:
+    """TCP from the guest's port 40000, which `PUBLIC` answers; established at sequence 1001 and 701."""
+    _, (syn_left, *_) = lan.judge(syn(dst, port), leaving=1)
+    reply = TCP(sport=syn_left[TCP].dport, dport=syn_left[TCP].sport, flags="SA", seq=700, ack=1001)
     lan.send_from_nat(IP(src=PUBLIC, dst="10.0.3.100") / reply)
-    lan.judge(sent("A", 101, 701), leaving=1)
-    with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
-        netlink.settimeout(5)
-        nftables.replace_host_set(netlink, [IPv4Network(f"{PUBLIC}/32")])
-    lan.judge(sent("PA", 101, 701) / b"goes on", leaving=1)
-    before = lan.counters()["denied_host"]
-    _, left = lan.judge(sent("S", 5000))
+    lan.judge(going_on(dst, port), leaving=1)
+
+
+def going_on(dst: str = PUBLIC, port: int = 443) -> IP:
+    return ip(dst) / TCP(sport=40000, dport=port, flags="PA", seq=1001, ack=701) / b"goes on"
+
+
+def test_syn_within_an_open_connection_is_judged_anew() -> None:
+    """Connection tracking takes it for a packet of the connection, whose destination may be closed by now."""
+    with segment(replace(SPEC, only_named=True)) as lan:
+        end = time.monotonic() + 1
+        with socket.socket(fileno=os.dup(lan.interior.netlink)) as netlink:
+            nftables.open_addresses(netlink, [(IPv4Address(PUBLIC), 1)])
+        open_connection(lan)
+        wait_until(lambda: time.monotonic() > end, "the address is over")
+        lan.judge(going_on(), leaving=1)
+        _, left = lan.judge(ip(PUBLIC) / TCP(sport=40000, dport=443, flags="S", seq=5000))
+        assert left == []
+        assert lan.counters()["denied_name"] == 1
+
+
+def test_connection_ends_when_its_far_end_becomes_the_hosts(lan: Segment) -> None:
+    """What listens at the host's addresses is not for guests, whoever had the address before."""
+    open_connection(lan)
+    lan.become_hosts(IPv4Network(PUBLIC))
+    back, left = lan.judge(going_on())
     assert left == []
-    assert lan.counters()["denied_host"] == before + 1
+    assert [kind_of(reply) for reply in back] == ["rst"]
+    assert lan.counters()["denied_host"] == 1
+
+
+def test_datagrams_stop_when_their_far_end_becomes_the_hosts(lan: Segment) -> None:
+    question = ip(PUBLIC) / UDP(sport=5, dport=99)
+    lan.judge(question, leaving=1)
+    lan.send_from_nat(IP(src=PUBLIC, dst="10.0.3.100") / UDP(sport=99, dport=5) / b"answer")
+    lan.judge(question, leaving=1)
+    lan.become_hosts(IPv4Network(PUBLIC))
+    back, left = lan.judge(question)
+    assert left == []
+    assert [kind_of(reply) for reply in back] == ["icmp"]
+    lan.become_hosts()
+    lan.judge(question, leaving=1)
+
+
+def test_forwarded_connection_goes_on_when_either_end_becomes_the_hosts() -> None:
+    """A forward is the operator's word, the host's own addresses included."""
+    forward = Forward("tcp", IPv4Address("1.1.1.1"), 80, IPv4Address(PUBLIC), 2525)
+    with segment(replace(SPEC, forwards=(forward,))) as lan:
+        open_connection(lan, "1.1.1.1", 80)
+        lan.become_hosts(IPv4Network(PUBLIC), IPv4Network("1.1.1.1"))
+        lan.judge(going_on("1.1.1.1", 80), leaving=1)
+
+
+def test_connection_to_an_allowed_address_goes_on_when_it_becomes_the_hosts() -> None:
+    with segment(replace(SPEC, allowed=networks(f"{PUBLIC}/32"))) as lan:
+        open_connection(lan)
+        lan.become_hosts(IPv4Network(PUBLIC))
+        lan.judge(going_on(), leaving=1)
 
 
 @pytest.mark.parametrize("kind", [3, 4, 5, 11, 12])

@@ -41,7 +41,6 @@ class FakeSegment:
         self.tap = near.detach()
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.nat_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.nat_ready.set_result(None)
 
     def close(self) -> None:
         os.close(self.tap)
@@ -50,10 +49,14 @@ class FakeSegment:
 
 @dataclass
 class Opener:
-    """Makes fake segments; `refuse` and `hold` make it fail or wait, `live` knows what is not released."""
+    """Makes fake segments; `refuse` and `hold` make it fail or wait, `live` knows what is not released.
+
+    nat: whether they have a NAT process that is ready.
+    """
 
     refuse: str = ""
     hold: asyncio.Event | None = None
+    nat: bool = True
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     live: dict[int, FakeSegment] = field(default_factory=dict)
 
@@ -62,6 +65,8 @@ class Opener:
         if self.refuse:
             raise SegmentUnavailable(self.refuse)
         segment = self.live[session_id] = FakeSegment()
+        if self.nat:
+            segment.nat_ready.set_result(None)
         self.entered.set()
         try:
             if self.hold is not None:

@@ -1,6 +1,7 @@
 """What a hostile guest sends: floods as WebSocket bytes that are made before they are sent.
 
-Each kind is a list of frames that is sent round and round. Addresses are those of the test world.
+Each kind is a list of frames, or of WebSocket messages, that is sent round and round. Addresses are those of
+the test world.
 """
 
 import random
@@ -21,6 +22,8 @@ _SEED = 5  # the same flood in every run
 _MASK = b"\0\0\0\0"  # RFC 6455 section 5.3 wants unpredictable ones, which protect only caches on the way
 _MESSAGE = b"\xa2\x03\x00\x00"
 MANY = 20_000
+BLAST_PORT = 7008
+KEPT_UP_S = 0.05
 
 
 def checksum(data: bytes) -> int:
@@ -72,6 +75,13 @@ def masked(frame: bytes) -> bytes:
     return b"\x82" + length + _MASK + _MESSAGE + frame
 
 
+ARP_QUESTION = b"\x08\x06\0\1\x08\0\6\4\0\1"
+ARP_REPLY = masked(
+    _GATEWAY_MAC + _MAC + b"\x08\x06\0\1\x08\0\6\4\0\2" + _MAC + _GUEST + _GATEWAY_MAC + _GATEWAY
+)
+"""That the guest's address is its card's (RFC 826): without it the gateway's answers do not reach it."""
+
+
 def _public(chance: random.Random) -> bytes:
     """Somewhere in the test internet where nobody is."""
     return bytes((chance.choice((23, 81, 130, 142)), *chance.randbytes(3)))
@@ -86,8 +96,9 @@ def _host_scan() -> Iterator[bytes]:
 
 
 def _new_flows() -> Iterator[bytes]:
-    """Connections to a service that takes them, and is left alone with them."""
-    yield from (segment(_WEB, source, at.DISCARD_PORT) for source in range(20_000, 30_000))
+    """Connections to services that take them, and are left alone with them; each has a rate of its own."""
+    servers = (_WEB, _CDN)
+    yield from (segment(servers[source % 2], source, at.DISCARD_PORT) for source in range(20_000, 30_000))
 
 
 def _port_rotation() -> Iterator[bytes]:
@@ -173,6 +184,51 @@ def _dhcp() -> Iterator[bytes]:
         yield _ALL + _MAC + b"\x08\x00" + head[:10] + check + bytes(4) + b"\xff" * 4 + udp
 
 
+def _bare_headers() -> Iterator[bytes]:
+    """The smallest frames that are passed on, of a protocol that nobody speaks."""
+    yield from [_GATEWAY_MAC + _MAC + b"\x88\xb5"] * 5000
+
+
+def _cut_off() -> Iterator[bytes]:
+    """Less than an Ethernet header."""
+    yield from (bytes(size % 14) for size in range(5000))
+
+
+def _large_unknown() -> Iterator[bytes]:
+    yield from [_ALL + _MAC + b"\x88\xb5" + bytes(1500)] * 500
+
+
+def _broadcast() -> Iterator[bytes]:
+    """To everybody, each way there is to say so; and to a group (RFC 6762)."""
+    for number in range(2000):
+        for mac, to in (
+            (_ALL, b"\xff" * 4),
+            (_ALL, b"\x0a\0\x02\xff"),
+            (b"\1\0\x5e\0\0\xfb", b"\xe0\0\0\xfb"),
+        ):
+            yield mac + datagram(to, 5353, 5353 + number % 7)[6:]
+
+
+def _router_solicitations() -> Iterator[bytes]:
+    """RFC 4861 section 4.1, with a checksum that nobody looks at."""
+    head = b"\x60\0\0\0\0\x08\x3a\xff" + bytes.fromhex("fe800000000000000000000000000001")
+    head += bytes.fromhex("ff020000000000000000000000000002")
+    yield from [b"\x33\x33\0\0\0\2" + _MAC + b"\x86\xdd" + head + b"\x85" + bytes(7)] * 2000
+
+
+def _dns_nonsense() -> Iterator[bytes]:
+    chance = random.Random(_SEED)
+    for number in range(5000):
+        yield datagram(_GATEWAY, 1024 + number, 53, chance.randbytes(chance.randrange(200)))
+
+
+def _dns_allowed() -> Iterator[bytes]:
+    """Names with an address each, which a list of allowed names has opened: as many as may be open, and soon
+    again."""
+    for number in range(2000):
+        yield query(b"n%d.fleeting.allowed.test" % number, number, 1024 + number)
+
+
 KINDS: dict[str, Callable[[], Iterable[bytes]]] = {
     "TCP scan of all ports": _port_scan,
     "TCP scan of many hosts": _host_scan,
@@ -191,9 +247,66 @@ KINDS: dict[str, Callable[[], Iterable[bytes]]] = {
     "DNS, TCP connects": _dns_connections,
     "ARP": _arp,
     "DHCP": _dhcp,
+    "bare Ethernet headers": _bare_headers,
+    "less than Ethernet headers": _cut_off,
+    "large, of no protocol": _large_unknown,
+    "broadcast and multicast": _broadcast,
+    "router solicitations": _router_solicitations,
+    "DNS, nonsense": _dns_nonsense,
+    "DNS, an address to open each": _dns_allowed,
 }
+
+
+def websocket(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
+    """A client's WebSocket frame (RFC 6455 section 5.2)."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
+    return bytes([0x80 * final | opcode]) + length + _MASK + payload
+
+
+def _fragments_of_one_byte() -> Iterator[bytes]:
+    """A frame in as many WebSocket frames as it has bytes."""
+    message = _MESSAGE + _GATEWAY_MAC + _MAC + b"\x88\xb5" + bytes(46)
+    for place in range(len(message)):
+        one = message[place : place + 1]
+        yield websocket(0x0 if place else 0x2, one, final=place == len(message) - 1)
+
+
+def _empty_fragments() -> Iterator[bytes]:
+    """A message of as many WebSocket frames, nearly all empty."""
+    yield websocket(0x2, _MESSAGE, final=False)
+    yield from [websocket(0x0, b"", final=False)] * 4000
+    yield websocket(0x0, _GATEWAY_MAC + _MAC + b"\x88\xb5")
+
+
+_PING_MESSAGE, _UNKNOWN_MESSAGE = b"\xa2\x03\x01\x00", b"\xa2\x03\x33\x00"
+STREAMS: dict[str, Callable[[], Iterable[bytes]]] = {
+    "protocol PINGs, small": lambda: [websocket(0x2, _PING_MESSAGE)] * 5000,
+    "protocol PINGs, large": lambda: [websocket(0x2, _PING_MESSAGE + bytes(256))] * 1000,
+    "messages of unknown types": lambda: [websocket(0x2, _UNKNOWN_MESSAGE)] * 5000,
+    "WebSocket pings": lambda: [websocket(0x9, bytes(125))] * 1000,
+    "WebSocket pings, empty": lambda: [websocket(0x9, b"")] * 5000,
+    "WebSocket pongs": lambda: [websocket(0xA, b"")] * 5000,
+    "texts, empty": lambda: [websocket(0x1, b"")] * 5000,
+    "texts, large": lambda: [websocket(0x1, b"x" * 2000)] * 500,
+    "messages in fragments of a byte": lambda: [b"".join(_fragments_of_one_byte())] * 500,
+    "messages in empty fragments": _empty_fragments,
+    "a byte at a time": lambda: [masked(_GATEWAY_MAC + _MAC + b"\x88\xb5" + bytes(46))] * 100,
+}
+"""Floods that are about the WebSocket, not about what is in it."""
+BYTE_BY_BYTE = ("a byte at a time",)
+
+FROM_OUTSIDE: dict[str, Callable[[], Iterable[bytes]]] = {
+    "UDP from the internet, small": lambda: [masked(datagram(_WEB, 5000, BLAST_PORT, bytes(4)))],
+    "UDP from the internet, large": lambda: [masked(datagram(_WEB, 5000, BLAST_PORT, bytes(1400)))],
+}
+"""Floods that the guest has somebody send; its own datagrams only keep them up, one each `KEPT_UP_S`."""
+
+ALL = (*KINDS, *STREAMS, *FROM_OUTSIDE)
 
 
 def messages(kind: str, most: int = 65_536) -> list[bytes]:
     """The WebSocket frames of a flood."""
+    if kind in STREAMS or kind in FROM_OUTSIDE:
+        return list(islice((STREAMS | FROM_OUTSIDE)[kind](), most))
     return [masked(frame) for frame in islice(KINDS[kind](), most)]

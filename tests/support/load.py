@@ -11,19 +11,25 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from support import addresses as at
 from support import procfs
+from support.floods import ARP_QUESTION, ARP_REPLY, BLAST_PORT, FROM_OUTSIDE, STREAMS, masked, query
 from support.loadclient import ECHO_PORT
 from support.ns import Namespace
 from support.proxy import Proxy
+from support.wait import wait_until
 
+Measured = Literal["echo", "names"]
+"""What bystanders measure: datagrams through NAT and all, or names asked of the gateway, each a new one."""
+_PERIOD_S = "0.004"
 _CLIENT = Path(__file__).with_name("loadclient.py")
 _TICKS = os.sysconf("SC_CLK_TCK")
-_HANDSHAKE = (
-    "GET /l2 HTTP/1.1\r\nHost: load\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Protocol: aero-l2-tunnel-v1\r\n\r\n"
+HANDSHAKE = (
+    b"GET /l2 HTTP/1.1\r\nHost: load\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: aero-l2-tunnel-v1\r\n\r\n"
 )
 BYSTANDER_NICE, ATTACKER_NICE = -10, 5
 """Clients and the echo stand for machines elsewhere: the flood must not be what keeps the others waiting for
@@ -69,7 +75,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Attack:
-    """A flood of ``seconds``: frames that the proxy took of it, the bystanders' round trips."""
+    """A flood of ``seconds``: frames that the proxy took of it (gave, where it comes from outside; messages
+    of a flood that is about these), the bystanders' round trips."""
 
     kind: str
     seconds: float
@@ -80,15 +87,20 @@ class Attack:
 
 
 def upgrade(host: Namespace, port: int) -> socket.socket:
-    """A WebSocket to the proxy after its handshake; nothing else is read."""
+    """A WebSocket to the proxy after its handshake."""
     connection = host.connect(at.LOOPBACK, port)
     connection.settimeout(20)
-    connection.sendall(_HANDSHAKE.encode())
+    connection.sendall(HANDSHAKE)
+    wait_upgraded(connection)
+    return connection
+
+
+def wait_upgraded(connection: socket.socket) -> None:
+    """Read the answer to `HANDSHAKE`, and no byte more."""
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += connection.recv(1)
     assert answer.startswith(b"HTTP/1.1 101"), answer
-    return connection
 
 
 class _Client:
@@ -126,26 +138,34 @@ class Load:
     nat: int
     inside: Namespace = field(repr=False)
 
-    def idle(self, seconds: float) -> RoundTrips:
+    def idle(self, seconds: float, measuring: Measured = "echo") -> RoundTrips:
         """Round trips while nothing else goes on."""
-        watcher = self._watcher(seconds)
+        watcher = self._watcher(seconds, measuring)
         watcher.start()
         return _round_trips(watcher.result())
 
-    def attack(self, kind: str, seconds: float) -> Attack:
+    def attack(self, kind: str, seconds: float, measuring: Measured = "echo") -> Attack:
         """Flood for ``seconds`` while the bystanders measure."""
-        watcher = self._watcher(seconds)
+        watcher = self._watcher(seconds, measuring)
         attacker = _Client(ATTACKER_NICE, "attack", str(seconds), kind, fds=(self.hostile.fileno(),))
-        before, frames = self.held(), self.proxy.metric("l2_frames_rx_total")
+        before, frames = self.held(), self._frames()
         attacker.start()
         watcher.start()
         seen = _round_trips(watcher.result())
-        assert not attacker.result()["closed"], "the hostile tunnel was closed"
-        frames = self.proxy.metric("l2_frames_rx_total") - frames - len(seen.times) - seen.lost
-        return Attack(kind, seconds, frames, seen, before, self.held())
+        sent = attacker.result()
+        assert not sent["closed"], "the hostile tunnel was closed"
+        took, gave = (now - then - len(seen.times) for now, then in zip(self._frames(), frames, strict=True))
+        if kind in STREAMS:
+            assert isinstance(sent["frames"], int)
+            took = sent["frames"]
+        return Attack(kind, seconds, gave if kind in FROM_OUTSIDE else took, seen, before, self.held())
 
-    def _watcher(self, seconds: float, period: float = 0.004) -> _Client:
-        return _Client(BYSTANDER_NICE, "watch", str(seconds), str(period), fds=self.watched)
+    def _frames(self) -> tuple[float, float]:
+        """From and to all guests so far."""
+        return self.proxy.metric("l2_frames_rx_total"), self.proxy.metric("l2_frames_tx_total")
+
+    def _watcher(self, seconds: float, measuring: Measured) -> _Client:
+        return _Client(BYSTANDER_NICE, "watch", str(seconds), _PERIOD_S, measuring, fds=self.watched)
 
     def held(self) -> Held:
         """Sizes, times and tables now."""
@@ -198,31 +218,60 @@ def _of_newest_tunnel(proxy: Proxy, known: set[str]) -> Namespace:
     raise AssertionError("the server holds no new namespace")
 
 
+def _name_the_echo(connection: socket.socket) -> None:
+    """Ask for its name: where a list allows names, that is what brings it within reach."""
+    connection.sendall(masked(query(b"web.allowed.test", 1, 5999)))
+    while b"\x03web" not in (came := connection.recv(65536)):
+        assert came, "the tunnel was closed"
+        if ARP_QUESTION in came:
+            connection.sendall(ARP_REPLY)
+
+
+def _nats(proxy: Proxy, tunnels: int) -> set[int]:
+    """The NAT processes, one a tunnel: each has a child while it opens its TAP."""
+
+    def found() -> set[int] | None:
+        nats = set(proxy.with_role("nat"))
+        return nats if len(nats) == tunnels else None
+
+    return wait_until(found, "a NAT process for each tunnel") or set()
+
+
+@contextmanager
+def serving(where: Namespace, nice: int, what: Literal["echo", "blast"], port: int) -> Iterator[None]:
+    """A service of the internet (`support.loadclient`) at the web server's address."""
+    process = subprocess.Popen(
+        where.enter("nice", "-n", str(nice), sys.executable, str(_CLIENT), what, at.WEB, str(port)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield
+    finally:
+        process.stdin.close()
+        process.wait(10)
+        process.stdout.close()
+
+
 @contextmanager
 def load(proxy: Proxy, bystanders: int = 2) -> Iterator[Load]:
     """Open the tunnels and the echo that the bystanders ask."""
     proxy.wait_settled()
     with ExitStack() as stack:
-        echo = subprocess.Popen(
-            proxy.world.internet.enter(
-                *("nice", "-n", str(BYSTANDER_NICE), sys.executable, str(_CLIENT)),
-                *("echo", at.WEB, str(ECHO_PORT)),
-            ),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert echo.stdin is not None
-        assert echo.stdout is not None
-        stack.callback(echo.stdout.close)
-        stack.callback(echo.wait, 10)
-        stack.callback(echo.stdin.close)
-        assert echo.stdout.readline() == "ready\n"
-        watched = [stack.enter_context(upgrade(proxy.world.host, proxy.port)) for _ in range(bystanders)]
-        known, nats = proxy.namespaces(), set(proxy.with_role("nat"))
+        stack.enter_context(serving(proxy.world.internet, BYSTANDER_NICE, "echo", ECHO_PORT))
+        stack.enter_context(serving(proxy.world.internet, ATTACKER_NICE, "blast", BLAST_PORT))
+        opened = [stack.enter_context(upgrade(proxy.world.host, proxy.port)) for _ in range(bystanders)]
+        nats = _nats(proxy, bystanders)
+        known = proxy.namespaces()
         hostile = stack.enter_context(upgrade(proxy.world.host, proxy.port))
-        (nat,) = set(proxy.with_role("nat")) - nats
-        made = Load(proxy, hostile, tuple(s.fileno() for s in watched), nat, _of_newest_tunnel(proxy, known))
+        (nat,) = _nats(proxy, bystanders + 1) - nats
+        made = Load(proxy, hostile, tuple(s.fileno() for s in opened), nat, _of_newest_tunnel(proxy, known))
         time.sleep(0.2)  # the NAT processes take their TAPs
+        for connection in (*opened, hostile):
+            _name_the_echo(connection)
         made.idle(0.5)
         yield made

@@ -104,6 +104,11 @@ def usage(group: list[int]) -> Usage:
     )
 
 
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM."""
+    return int(status(pid)["VmRSS"].split()[0]) * 1024
+
+
 def descriptor_limits(pid: int) -> tuple[int, int]:
     """Soft and hard RLIMIT_NOFILE of a process."""
     line = next(

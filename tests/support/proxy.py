@@ -9,10 +9,11 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -20,17 +21,28 @@ from typing import Literal
 from support import addresses as at
 from support import procfs
 from support.stage import devices_of, make_tun, private_mounts, private_programs
+from support.systemd import activated
 from support.tunnel import RawTunnel, Tunnel
 from support.wait import wait_until
 from support.world import World
 
 RunAs = Literal["root", "user"]
-Role = Literal["launch", "netd", "server", "nat"]
+Role = Literal["launch", "netd", "server", "nat", "other"]
+MODULES: dict[Role, str] = {"netd": "netns.netd", "server": "aero_l2.app"}
 READY = "AERO_L2_PROXY_READY ws://"
 USER_ID = 61234  # an ordinary user that owns nothing and is in no group
 AS_USER = ("setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--clear-groups", "--inh-caps=-all", "--")
 SERVICE_USER = "aero-l2"
 _REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def role_of(command: str, name: str, parents: str) -> Role:
+    """Which process this is but the first; `other`: a program that runs for a moment, as nft(8) does."""
+    if command == parents:  # forked, and about to become another program
+        return "other"
+    if name == "slirp4netns" or command.split(" ")[0].endswith("slirp4netns"):
+        return "nat"
+    return next((role for role, module in MODULES.items() if f"-m {module}" in command), "other")
 
 
 class Proxy:
@@ -81,7 +93,7 @@ class Proxy:
         line = self._announced()
         assert line, f"the proxy ended with {self._process.poll()}:\n{self.log}"
         self.port = int(line.removeprefix(READY).split("/")[0].rpartition(":")[2])
-        assert line == f"{READY}{at.LOOPBACK}:{self.port}/l2\n"
+        assert line in (f"{READY}{host}:{self.port}/l2\n" for host in (at.LOOPBACK, "[::]"))
 
     def wait_listening(self) -> None:
         """Wait until it takes connections, which it does also while it cannot make tunnels; by its log."""
@@ -105,12 +117,10 @@ class Proxy:
 
     def role(self, pid: int) -> Role:
         """Which of the proxy's processes this is."""
-        words = procfs.command(pid).split()
         if pid == self.pid:
             return "launch"
-        if procfs.status(pid).get("Name") == "slirp4netns" or (words and words[0].endswith("slirp4netns")):
-            return "nat"
-        return "netd" if any("netd" in word for word in words) else "server"
+        about = procfs.status(pid)
+        return role_of(procfs.command(pid), about.get("Name", ""), procfs.command(int(about.get("PPid", 0))))
 
     def with_role(self, role: Role) -> list[int]:
         """The living processes of one role, oldest first."""
@@ -159,9 +169,9 @@ class Proxy:
         held = {name for pid in self.processes() for name in procfs.namespaces_of(pid)}
         return held - {procfs.link_of(str(self.world.host.path))}
 
-    def terminate(self) -> None:
-        """SIGTERM to launch."""
-        self._process.send_signal(signal.SIGTERM)
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """SIGTERM, or another signal, to launch."""
+        self._process.send_signal(number)
 
     def reload(self) -> str:
         """SIGHUP to launch; returns what was logged until the reload was done or refused."""
@@ -208,10 +218,22 @@ class Proxy:
 
 
 def _command(
-    world: World, mounts: int, run_as: RunAs, env: dict[str, str], options: Sequence[str]
+    world: World,
+    mounts: int,
+    run_as: RunAs,
+    env: dict[str, str],
+    options: Sequence[str],
+    sockets: Sequence[int],
 ) -> list[str]:
     variables = [f"{name}={value}" for name, value in env.items()]
-    program = [str(_REPOSITORY / ".venv/bin/aero-l2"), "serve", "--bind", "127.0.0.1:0", "--ready-stdout"]
+    program = [
+        *(activated(sockets) if sockets else ()),
+        str(_REPOSITORY / ".venv/bin/aero-l2"),
+        "serve",
+        "--bind",
+        "127.0.0.1:0",
+        "--ready-stdout",
+    ]
     program += options
     return [
         *("nsenter", f"--net={world.host.path}", f"--mount=/proc/{mounts}/ns/mnt", "--wd=/", "--"),
@@ -229,12 +251,16 @@ def run_proxy(
     tun_mode: int | None = None,
     ready: bool = True,
     options: Sequence[str] = (),
+    sockets: Sequence[socket.socket] = (),
+    before: Callable[[Path, Path, int], None] = lambda programs, devices, mounts: None,
 ) -> Iterator[Proxy]:
     """Start the proxy and stop it afterwards; nothing of it is left.
 
     ``env``: settings on top of the open, unauthenticated ones. ``tun_mode``: mode of its /dev/net/tun, by
     default as is common: closed to others for root (launch has to see to it), open for an ordinary user.
     ``ready``: wait until tunnels can be made; otherwise only until it listens. ``options``: of ``serve``.
+    ``sockets``: listening ones, handed over as systemd does it; they stay open here.
+    ``before``: what to change of its programs, its /dev/net and its mounts (held by a process) before that.
     """
     with private_mounts(world.resolv_conf) as mounts, private_programs() as programs:
         settings = {
@@ -247,8 +273,11 @@ def run_proxy(
         default_mode = 0o600 if run_as == "root" else 0o666
         devices = devices_of(mounts)
         make_tun(devices, default_mode if tun_mode is None else tun_mode)
+        descriptors = [sock.fileno() for sock in sockets]
+        before(programs, devices, mounts)
         process = subprocess.Popen(
-            _command(world, mounts, run_as, settings, options),
+            _command(world, mounts, run_as, settings, options, descriptors),
+            pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -81,6 +81,16 @@ class Segment:
             frames += more
         return frames + self._read(self.nat, _QUIET_S, _QUIET_S)
 
+    def nat_waits(self, timeout_s: float) -> bool:
+        """Whether there is a packet for the NAT, or comes in time."""
+        return bool(select.select([self.nat], [], [], timeout_s)[0])
+
+    def become_hosts(self, *networks: IPv4Network) -> None:
+        """From now on these are the host's own addresses."""
+        with socket.socket(fileno=os.dup(self.interior.netlink)) as netlink:
+            netlink.settimeout(5)
+            nftables.replace_host_set(netlink, networks)
+
     def counters(self) -> dict[str, int]:
         """Packets by named counter."""
         with socket.socket(fileno=os.dup(self.interior.netlink)) as netlink:

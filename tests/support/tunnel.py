@@ -136,6 +136,15 @@ class Tunnel:
         """Whether the proxy has not closed it."""
         return not self._reader.done()
 
+    @property
+    def local_port(self) -> int:
+        """The client's port of the connection."""
+        return int(self._socket.local_address[1])
+
+    def write(self, data: bytes) -> None:
+        """Bytes on the connection, past WebSocket."""
+        self._socket.transport.write(data)
+
     async def send(self, frame: bytes) -> None:
         """Send an Ethernet frame as the guest."""
         await self._socket.send(encode(FRAME, frame))

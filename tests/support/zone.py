@@ -43,6 +43,7 @@ RECORDS: dict[tuple[str, str], list[str]] = {
 TTL_S = {"zero-ttl.example.test.": 0, "long-ttl.example.test.": 1_000_000, "short.allowed.test.": 1}
 REBINDING = ".rebind.test."  # any name below: a public address the first time, a private one from then on
 MANY = ".many.allowed.test."  # n0 to n9999 below it: an address each
+FLEETING = ".fleeting.allowed.test."  # the same, for a second
 _asked: Counter[str] = Counter()
 _DEFAULT_TTL_S = 120
 
@@ -52,9 +53,10 @@ def _rrset(name: str, kind: str) -> dns.rrset.RRset | None:
         _asked[name] += 1
         address = addresses.WEB if _asked[name] == 1 else addresses.PRIVATE_SITE
         return dns.rrset.from_text_list(name, 0, "IN", kind, [address])
-    if name.endswith(MANY) and kind == "A":
+    if name.endswith((MANY, FLEETING)) and kind == "A":
         number = int(name[1:].split(".")[0])
-        return dns.rrset.from_text(name, 60, "IN", kind, f"93.184.{number // 250}.{number % 250}")
+        ttl = 60 if name.endswith(MANY) else 1
+        return dns.rrset.from_text(name, ttl, "IN", kind, f"93.184.{number // 250}.{number % 250}")
     values = RECORDS.get((name, kind))
     if values is None:
         return None

@@ -93,7 +93,9 @@ def test_closed_standard_error_still_ends_with_status_2(shown: Path) -> None:
 def test_settings_go_by_file_and_not_by_environment_or_command_line(shown: Path) -> None:
     secrets = {"AERO_L2_API_KEY": CANARY, "SESSION_SECRET": CANARY, "AERO_GATEWAY_SESSION_SECRET": CANARY}
     others = {"AERO_L2_USER": "guests", "AERO_OTHER": CANARY, "AWS_SECRET_ACCESS_KEY": CANARY, "VERSION": "1"}
-    passed_on = {"LC_TIME": "C", "TZ": "UTC", "NO_COLOR": "1"}
+    of_systemd = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "LISTEN_PID": "1"}
+    of_systemd |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
+    passed_on = {"LC_TIME": "C", "TZ": "UTC", "NO_COLOR": "1", **of_systemd}
     got = handed_on(shown, "--ready-stdout", **secrets, **others, **passed_on)
     environment = {name: got["environment"][name] for name in got["environment"] if name != "LC_CTYPE"}
     assert environment == {"PATH": os.environ["PATH"], **passed_on}  # LC_CTYPE is the interpreter's own

@@ -278,7 +278,7 @@ async def test_certificate_of_another_name_is_refused(authority: Path) -> None:
 
 async def test_wss_where_no_tls_is_spoken_says_so() -> None:
     async with serving(answers("400 No"), handshake=False) as server:
-        failed = await opened(server.url.replace("ws:", "wss:"))
+        failed = await opened(server.url.replace("ws:", "wss:"), replace(OPTIONS, open_timeout_s=2))
     assert isinstance(failed, TlsFailed | Unreachable)
 
 

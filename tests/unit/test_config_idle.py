@@ -40,3 +40,22 @@ def test_forward_whose_port_is_refused_is_a_warning() -> None:
     assert warnings(**forward) == []
     assert warnings(**forward, ALLOWED_TCP_PORTS="443") == [said.format("ALLOWED")]
     assert warnings(**forward, DENIED_TCP_PORTS="8000-9000") == [said.format("DENIED")]
+
+
+def test_idle_time_that_answers_to_pings_always_reset_is_a_warning() -> None:
+    said = (
+        "AERO_L2_IDLE_TIMEOUT_MS closes only tunnels whose client is gone: the others answer the PINGs of "
+        "AERO_L2_PING_INTERVAL_MS, and answers are messages"
+    )
+    assert warnings(IDLE_TIMEOUT_MS="60000", PING_INTERVAL_MS="20000") == [said]
+    assert warnings(IDLE_TIMEOUT_MS="20000", PING_INTERVAL_MS="20000") == []
+    assert warnings(IDLE_TIMEOUT_MS="60000") == []
+
+
+def test_hour_of_sessions_that_nobody_has_is_a_warning() -> None:
+    said = (
+        "AERO_L2_MAX_BYTES_PER_PRINCIPAL_HOUR has no effect: with authentication by token no tunnel has a "
+        "session id"
+    )
+    assert warnings(MAX_BYTES_PER_PRINCIPAL_HOUR="1") == [said]
+    assert warnings(MAX_BYTES_PER_PRINCIPAL_HOUR="1", SESSION_SECRET="s" * 32) == []

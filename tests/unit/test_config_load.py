@@ -110,20 +110,32 @@ RANGES = {
     "AERO_L2_MAX_CONNECTIONS_PER_SESSION": (0, 1_000_000),
     "AERO_L2_MAX_CONNECTIONS_PER_IP": (0, 1_000_000),
     "AERO_L2_MAX_UPGRADES_PER_MINUTE_PER_IP": (0, 1_000_000),
+    "AERO_L2_MAX_SETUPS": (0, 1_000_000),
+    "AERO_L2_MAX_WAITING_SETUPS": (0, 1_000_000),
+    "AERO_L2_MAX_LOOP_LAG_MS": (0, 60_000),
     "AERO_L2_UPGRADE_TIMEOUT_MS": (100, 600_000),
     "AERO_L2_MAX_HEADER_BYTES": (1024, 65_536),
     "AERO_L2_SESSION_TTL_SECS": (60, 2_592_000),
     "AERO_L2_MAX_SESSIONS_PER_MINUTE_PER_IP": (1, 6000),
     "AERO_L2_MAX_FRAME_PAYLOAD": (64, 65_535),
     "AERO_L2_MAX_CONTROL_PAYLOAD": (8, 65_535),
+    "AERO_L2_DRAIN_MS": (0, 86_400_000),
     "AERO_L2_SHUTDOWN_GRACE_MS": (0, 86_400_000),
     "AERO_L2_SEND_STALL_TIMEOUT_MS": (0, 86_400_000),
+    "AERO_L2_MAX_BYTES_PER_CONNECTION": (0, 10**15),
+    "AERO_L2_MAX_BYTES_PER_PRINCIPAL_HOUR": (0, 10**15),
+    "AERO_L2_MAX_FRAMES_PER_SECOND": (0, 1_000_000),
+    "AERO_L2_MAX_SESSION_SECONDS": (0, 31_536_000),
+    "AERO_L2_IDLE_TIMEOUT_MS": (0, 86_400_000),
+    "AERO_L2_PING_INTERVAL_MS": (0, 86_400_000),
+    "AERO_L2_RESUME_SECONDS": (0, 3600),
     "AERO_L2_DNS_LOOKUP_TIMEOUT_MS": (1, 86_400_000),
     "AERO_L2_DNS_DEFAULT_TTL_SECS": (1, 2**31 - 1),
     "AERO_L2_DNS_MAX_TTL_SECS": (1, 2**31 - 1),
     "AERO_L2_STACK_MAX_PENDING_DNS": (0, 1_000_000),
     "AERO_L2_STACK_MAX_DNS_CACHE_ENTRIES": (0, 1_000_000),
     "AERO_L2_STACK_MAX_TCP_CONNECTIONS": (0, 1_000_000),
+    "AERO_L2_MAX_TCP_MEMORY_BYTES": (1_048_576, 10**15),
     "AERO_L2_MAX_UDP_FLOWS_PER_TUNNEL": (0, 1_000_000),
     "AERO_L2_MAX_NEW_FLOWS_PER_SECOND": (0, 1_000_000),
     "AERO_L2_TCP_CONNECT_TIMEOUT_MS": (1, 86_400_000),
@@ -192,7 +204,7 @@ def test_burst_of_bytes_is_a_tenth_of_a_second_and_takes_a_large_packet(
 def test_rate_that_looks_like_megabits_is_refused() -> None:
     fix = "give a whole number from 10000 to 4000000000, 0 = no limit"
     fault = only_fault(AERO_L2_MAX_BYTES_PER_SECOND="100")
-    assert fault == f"AERO_L2_MAX_BYTES_PER_SECOND='100' is out of range: {fix}"
+    assert fault == f"AERO_L2_MAX_BYTES_PER_SECOND='100' is out of range: {fix} (bytes: 10 MB = 10000000)"
 
 
 def test_forwards_of_both_protocols_share_one_limit() -> None:
@@ -237,8 +249,6 @@ def test_all_faults_are_reported_together() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("AERO_L2_MAX_BYTES_PER_CONNECTION", "1"),
-        ("AERO_L2_IDLE_TIMEOUT_MS", "1000"),
         ("AERO_L2_CAPTURE_DIR", "/tmp/x"),
     ],
 )
@@ -278,6 +288,8 @@ def test_compatible_variable_that_does_not_parse_is_refused() -> None:
         ("AERO_L2_LISTEN_ADDR", "AERO_L2_PROXY_LISTEN_ADDR"),
         ("AERO_L2_max_connections", "AERO_L2_MAX_CONNECTIONS"),
         ("AERO_L2_DENIED_DOMAINS", "AERO_L2_BLOCKED_DOMAINS"),
+        ("AERO_L2_MAX_BYTES_PER_HOUR", "AERO_L2_MAX_BYTES_PER_PRINCIPAL_HOUR"),
+        ("AERO_L2_DNS_UPSTREAMS", "AERO_L2_DNS_SERVERS"),
     ],
 )
 def test_unknown_variable_is_a_warning_with_the_nearest_name(wrong: str, right: str) -> None:
@@ -409,3 +421,24 @@ def test_udp_port_the_nat_process_answers_itself_is_refused(port: int) -> None:
     }
     with pytest.raises(ConfigError, match=f"answers UDP port {port}"):
         load(environment)
+
+
+def test_secret_to_resume_by_needs_room_in_a_message() -> None:
+    assert settings().resume_seconds == 0
+    assert settings(AERO_L2_RESUME_SECONDS="60").resume_seconds == 60
+    settings(AERO_L2_RESUME_SECONDS="60", AERO_L2_MAX_CONTROL_PAYLOAD="32")
+    settings(AERO_L2_MAX_CONTROL_PAYLOAD="31")
+    assert only_fault(AERO_L2_RESUME_SECONDS="60", AERO_L2_MAX_CONTROL_PAYLOAD="31") == (
+        "AERO_L2_RESUME_SECONDS needs AERO_L2_MAX_CONTROL_PAYLOAD to be 32 or more: it is 31"
+    )
+
+
+def test_suffix_on_a_number_of_bytes_is_refused_with_the_number_that_is_meant() -> None:
+    assert only_fault(AERO_L2_MAX_BYTES_PER_CONNECTION="10M").endswith("(bytes: 10 MB = 10000000)")
+
+
+@pytest.mark.parametrize("name", ["AERO_L2_IDLE_TIMEOUT_MS", "AERO_L2_DRAIN_MS"])
+def test_seconds_in_place_of_milliseconds_are_a_warning(name: str) -> None:
+    assert load(KEY | {name: "30"}).warnings == (f"{name}='30' is in milliseconds: less than a second",)
+    assert load(KEY | {name: "30000"}).warnings == ()
+    assert load(KEY | {name: "0"}).warnings == ()

@@ -26,7 +26,17 @@ RELOADABLE = {
     *("session_endpoint", "session_ttl_secs", "sessions_per_minute_per_ip"),
     *("trust_proxy", "trust_proxy_host", "trusted_proxies"),
     *("max_connections", "max_connections_per_session", "max_connections_per_ip"),
-    *("upgrades_per_minute_per_ip", "raw_frames", "log_level"),
+    *("upgrades_per_minute_per_ip", "raw_frames", "log_level", "drain_ms", "shutdown_grace_ms"),
+    *("max_setups", "max_waiting_setups", "max_loop_lag_ms"),
+    *("max_bytes_per_connection", "max_bytes_per_principal_hour", "max_frames_per_second"),
+    *(
+        "max_session_seconds",
+        "idle_timeout_ms",
+        "ping_interval_ms",
+        "send_stall_timeout_ms",
+        "resume_seconds",
+    ),
+    *("tcp_connect_timeout_ms", "max_packets_per_second", "max_packets_burst"),
 }
 
 

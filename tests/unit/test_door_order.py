@@ -13,6 +13,7 @@ from support.door import Stand, standing
 
 from aero_l2.auth.jwt import JwtClaims, mint_jwt
 from aero_l2.auth.session_token import SessionClaims, mint_session_token
+from aero_l2.door.pressure import LATE
 from aero_l2.observe.limit import BURST
 from aero_l2.session.registry import Holder, PermitLimits, Permits
 
@@ -89,6 +90,10 @@ def too_often(client: Client) -> None:
     client.stand.door.attempts.allow("127.0.0.1", time.monotonic())
 
 
+def too_late(client: Client) -> None:
+    client.stand.door.pressure.too_late = lambda: LATE  # type: ignore[method-assign]
+
+
 def no_subprotocol(client: Client) -> None:
     del client.headers["Sec-WebSocket-Protocol"]
 
@@ -117,6 +122,10 @@ def full_session(client: Client) -> None:
     client.hold(Holder("192.0.2.9", client.sid), principal=1)
 
 
+def no_room(client: Client) -> None:
+    client.stand.door.tunnels.setups.room = lambda: "no memory"
+
+
 def no_segment(client: Client) -> None:
     client.stand.opener.refuse = "slirp4netns is missing"
 
@@ -133,6 +142,7 @@ class Check:
 CHECKS = (
     Check(draining, 503, "shutting down"),
     Check(too_often, 429, "too many upgrade attempts", (REJECTED, "l2_upgrade_reject_rate_limited_total")),
+    Check(too_late, 503, LATE),
     Check(no_subprotocol, 400, 'missing required websocket subprotocol "aero-l2-tunnel-v1"'),
     Check(no_credentials, 401, "missing or expired session", REASONED, "missing_credentials"),
     Check(
@@ -164,6 +174,7 @@ CHECKS = (
             "l2_upgrade_reject_max_tunnels_per_session_total",
         ),
     ),
+    Check(no_room, 503, "no memory"),
     Check(no_segment, 503, "slirp4netns is missing"),
 )
 

@@ -10,10 +10,11 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from support.door import OFFER, UPGRADE, Stand, standing
+from support.door import OFFER, UPGRADE, Stand, settings, standing
 from websockets.exceptions import ConnectionClosed
 
 from aero_l2.door.connection import Connection
+from aero_l2.door.server import LAST_ANSWERS_S
 from aero_l2.observe.limit import BURST
 
 
@@ -271,6 +272,65 @@ async def test_shutdown_closes_tunnels_and_refuses_new_ones() -> None:
         assert stand.door.active == 0
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_drain_lets_open_tunnels_live_and_is_over_with_the_last() -> None:
+    async with standing(AERO_L2_DRAIN_MS="600000") as stand:
+        client = await stand.client()
+        stopping = asyncio.create_task(stand.door.shutdown())
+        await stand.until(lambda: stand.door.endpoints.draining, "it drains")
+        assert (await stand.ask(UPGRADE.format(path="/l2", more=OFFER)))[::2] == (503, b"shutting down")
+        assert (await stand.ask("GET /readyz HTTP/1.1\r\n\r\n"))[0] == 503
+        await client.send(b"\xa2\x03\x01\x00alive")
+        assert await client.recv() == b"\xa2\x03\x02\x00alive"
+        assert not stopping.done()
+        await client.close()
+        await asyncio.wait_for(stopping, 10)
+
+
+async def test_second_wish_ends_a_drain_at_once() -> None:
+    async with standing(AERO_L2_DRAIN_MS="600000", AERO_L2_SHUTDOWN_GRACE_MS="600000") as stand:
+        client, at_once = await stand.client(), asyncio.Event()
+        stopping = asyncio.create_task(stand.door.shutdown(at_once))
+        await stand.until(lambda: stand.door.endpoints.draining, "it drains")
+        at_once.set()
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(client.recv(), 10)
+        assert (client.close_code, client.close_reason) == (1001, "shutting down")
+        await asyncio.wait_for(stopping, 10)
+
+
+async def test_drain_is_what_the_settings_say_when_it_begins() -> None:
+    async with standing(AERO_L2_DRAIN_MS="600000") as stand:
+        client = await stand.client()
+        stand.door.apply(settings(AERO_L2_DRAIN_MS="0"))
+        await asyncio.wait_for(stand.door.shutdown(), 10)
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+
+
+async def test_client_that_connected_in_time_is_answered() -> None:
+    """The last one to be accepted has not asked yet when the listener is closed."""
+    async with standing() as stand:
+        port = stand.door.port
+        reader, writer = await stand.raw()
+        stopping = asyncio.create_task(stand.door.shutdown())
+        await stand.until(lambda: not stand.door.addresses, "nobody listens any more")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b"shutting down")
+        writer.close()
+        await asyncio.wait_for(stopping, 10)
+
+
+async def test_client_that_never_asks_holds_the_end_up_for_a_bounded_time() -> None:
+    async with standing() as stand:
+        _, writer = await stand.raw()
+        await asyncio.wait_for(stand.door.shutdown(), 5 * LAST_ANSWERS_S)
+        writer.close()
 
 
 async def test_shutdown_during_set_up_answers_503(stand: Stand) -> None:

@@ -23,7 +23,7 @@ import aero_l2
 import netns
 from aero_l2.config import VARIABLES, load, reference
 from aero_l2.observe.metrics import Metrics
-from aero_l2.session.closing import CLOSINGS, Reason
+from aero_l2.session.closing import CLOSINGS
 
 TREE = Path(__file__).parents[2]
 PACKAGES = ("aero_l2", "netns", "slirp")
@@ -250,11 +250,11 @@ def test_metrics_are_documented() -> None:
     text = Metrics().render().decode()
     assert sorted(chain.from_iterable(rows)) == sorted(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     sources = "".join(path.read_text() for path in own_modules() if path.name != "metrics.py")
-    counted = set(re.findall(r"metrics\.(\w+)(?:\[\S+\])?\.(?:inc|dec|set|observe)\(", sources))
+    counted = set(re.findall(r"metrics\.(\w+)(?:\[\S+\])?\.(?:inc|dec|set|set_function|observe)\(", sources))
     refusals = (TREE / "aero_l2/door/handshake.py").read_text()
     named = set(re.findall(r'"(\w+)"', refusals)) & set(vars(Metrics()))  # by getattr, as the next one
-    named.add(CLOSINGS[Reason.BACKPRESSURE].metric or "")
-    moving = {name.removeprefix("l2_").removesuffix("_total") for name in rows[0]}
+    named |= {closing.metric for closing in CLOSINGS.values() if closing.metric is not None}
+    moving = {name.removeprefix("aero_").removeprefix("l2_").removesuffix("_total") for name in rows[0]}
     assert counted | named == moving
 
 

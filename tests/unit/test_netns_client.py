@@ -1,5 +1,6 @@
 """What the server has to tell netd arrives, also where the socket between them is full."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from support.wait import until
 
 from netns import files, messages
 from netns.client import NetdClient
+from netns.errors import NetdUnavailable
 from netns.handles import SegmentHandles
-from netns.messages import Adopt, Create, HostAddresses, Made, NatReady, Release
+from netns.messages import Adopt, Create, HostAddresses, Made, NatReady, NatSick, Release
 from netns.spec import SegmentSpec
 
 _TUNNELS = 40
@@ -37,7 +39,7 @@ class Netd:
                 return requests
             files.close_all(descriptors)
             request = messages.decode_request(data)
-            assert len(descriptors) == isinstance(request, Adopt)
+            assert len(descriptors) == 2 * isinstance(request, Adopt)
             requests.append(request)
 
     def make(self, identifier: int) -> None:
@@ -57,9 +59,9 @@ def lost() -> Iterator[list[str]]:
 async def open_tunnels(client: NetdClient, netd: Netd) -> list[SegmentHandles]:
     handles = []
     for number in range(1, _TUNNELS + 1):
-        netd.make(number)  # read only after the create is sent: ids count from 1
-        handles.append(await client.create(SegmentSpec()))
-        assert [type(request) for request in netd.read()] == [Create]
+        netd.make(number)  # read only after the create is sent
+        handles.append(await client.create(SegmentSpec(), number))
+        assert netd.read() == [Create(number, SegmentSpec())]
     return handles
 
 
@@ -102,6 +104,24 @@ async def test_what_waits_for_a_netd_that_ended_is_dropped(lost: list[str]) -> N
     client.detach()
 
 
+async def test_it_is_said_once_that_a_lost_netd_is_back(lost: list[str]) -> None:
+    back: list[bool] = []
+    client = NetdClient(lost.append, back=lambda: back.append(True))
+    first = Netd(client)
+    messages.send(first.socket, HostAddresses(frozenset()))
+    asking = asyncio.create_task(client.answers())  # which it never reads: its end is a reset
+    await asyncio.sleep(0)
+    first.socket.close()
+    with pytest.raises(NetdUnavailable):
+        await asking
+    assert (lost, back) == (["the network helper ended"], [])
+    second = Netd(client)
+    for _ in range(2):
+        messages.send(second.socket, HostAddresses(frozenset()))
+    await until(lambda: back == [True], "it is back")
+    client.detach()
+
+
 async def test_tunnel_hears_that_its_nat_is_ready_and_does_not_wait_for_a_netd_that_is_gone(
     lost: list[str],
 ) -> None:
@@ -117,3 +137,16 @@ async def test_tunnel_hears_that_its_nat_is_ready_and_does_not_wait_for_a_netd_t
     await until(lambda: all(one.nat_ready.done() for one in (second, *others)), "nobody waits for ever")
     for handles in (first, second, *others):
         client.release(handles)
+
+
+async def test_tunnel_hears_that_its_nat_is_given_up_and_why(lost: list[str]) -> None:
+    client = NetdClient(lost.append)
+    netd = Netd(client)
+    first, second, *others = await open_tunnels(client, netd)
+    for number in (first.id, first.id, 2**53):  # twice, and about nobody
+        messages.send(netd.socket, NatSick(number, "it spins"))
+    assert await asyncio.wait_for(first.nat_sick, 10) == "it spins"
+    assert not second.nat_sick.done()
+    for handles in (first, second, *others):
+        client.release(handles)
+    client.detach()

@@ -15,7 +15,7 @@ from aero_l2.config.egress import MAX_PORT_RANGES, MAX_PREFIXES
 from aero_l2.config.forwards import MAX_FORWARDS
 from aero_l2.policy.egress import EgressPolicy
 from netns import messages
-from netns.errors import MessageError
+from netns.errors import MessageError, TruncatedMessage
 from netns.messages import (
     Adopt,
     Counted,
@@ -24,10 +24,12 @@ from netns.messages import (
     HostAddresses,
     Made,
     NatReady,
+    NatSick,
     OpenAddresses,
     Opened,
     ReadCounters,
     Release,
+    Relieved,
     decode_answer,
     decode_request,
     encode,
@@ -97,6 +99,8 @@ def test_requests_survive_the_wire(request: Any) -> None:
     [
         Made(7),
         NatReady(7),
+        NatSick(7, "it spins"),
+        Relieved(7, 3, "its TCP connections held 4.0 MiB"),
         Opened(7, 8, True),
         Opened(7, 8, False),
         Failed(7, "no permission on /dev/net/tun"),
@@ -223,7 +227,7 @@ def test_descriptors_that_do_not_fit_are_closed_and_told() -> None:
     with ours, theirs, open(os.devnull) as file:
         messages.send(ours, Made(1), [file.fileno()] * (messages.MAX_DESCRIPTORS + 4))
         before = set(os.listdir("/proc/self/fd"))
-        with pytest.raises(messages.TruncatedMessage) as caught:
+        with pytest.raises(TruncatedMessage) as caught:
             messages.receive(theirs)
         assert set(os.listdir("/proc/self/fd")) <= before
     assert decode_answer(caught.value.data) == Made(1)

@@ -13,10 +13,12 @@ import structlog
 
 from aero_l2.observe import log
 from aero_l2.observe.metrics import Metrics
+from aero_l2.session.closing import Reason
 
 COUNTERS = [
     "l2_sessions_total",
     "aero_l2_idle_timeouts_total",
+    "aero_l2_tcp_connections_reset_total",
     "l2_sessions_closed_quota_bytes_total",
     "l2_sessions_closed_quota_fps_total",
     "l2_sessions_closed_backpressure_total",
@@ -32,6 +34,7 @@ COUNTERS = [
     "l2_upgrade_reject_max_connections_per_session_total",
     "l2_upgrade_reject_max_tunnels_per_session_total",
     "l2_upgrade_reject_rate_limited_total",
+    "l2_upgrade_reject_quota_bytes_total",
     "l2_upgrade_ip_limit_exceeded_total",
     "l2_auth_failures_total",
     "l2_session_connection_denied_total",
@@ -52,8 +55,19 @@ COUNTERS = [
     "l2_udp_flow_limit_exceeded_total",
     "l2_dns_queries_total",
     "l2_dns_fail_total",
+    *(
+        f'aero_l2_upgrades_shed_total{{reason="{reason}"}}'
+        for reason in ("setups", "lag", "room", "failed", "shutdown")
+    ),
 ]
-GAUGES = ["l2_sessions_active", "l2_tcp_conns_active", "l2_udp_flows_active"]
+LIMITS = ["setting", "files", "pids", "memory", "conntrack", "ports", "tcp"]
+GAUGES = [
+    *("l2_sessions_active", "aero_l2_sessions_kept", "l2_tcp_conns_active", "l2_udp_flows_active"),
+    *("aero_l2_ready", "aero_l2_setups_active", "aero_l2_setups_waiting"),
+    *(f'aero_l2_capacity_tunnels{{limit="{limit}"}}' for limit in LIMITS),
+]
+CLOSINGS = [reason.name.lower() for reason in Reason]
+RESUMES = ["resumed", "taken_over", "unknown"]
 REASONS = ["missing_credentials", "invalid_api_key", "invalid_cookie", "invalid_jwt", "jwt_origin_mismatch"]
 
 
@@ -64,13 +78,16 @@ def exposed() -> dict[str, str]:
 
 def test_every_metric_stands_at_zero_from_the_start() -> None:
     samples = exposed()
-    for name in COUNTERS + GAUGES + [f'l2_auth_reject_total{{reason="{reason}"}}' for reason in REASONS]:
+    labelled = [f'l2_auth_reject_total{{reason="{reason}"}}' for reason in REASONS]
+    labelled += [f'aero_l2_sessions_closed_total{{reason="{reason}"}}' for reason in CLOSINGS]
+    labelled += [f'aero_l2_resumes_total{{result="{result}"}}' for result in RESUMES]
+    for name in COUNTERS + GAUGES + labelled:
         assert samples.pop(name) == "0.0"
-    assert all(name.startswith("l2_ping_rtt_ms") for name in samples)
+    assert all(name.startswith(("l2_ping_rtt_ms", "aero_l2_loop_lag_seconds")) for name in samples)
 
 
 def test_ping_buckets() -> None:
-    buckets = [name.split('"')[1] for name in exposed() if "bucket" in name]
+    buckets = [name.split('"')[1] for name in exposed() if name.startswith("l2_ping_rtt_ms_bucket")]
     assert [float(bucket) for bucket in buckets[:-1]] == [1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500]
     assert buckets[-1] == "+Inf"
 

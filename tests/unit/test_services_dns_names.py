@@ -11,6 +11,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 from dns.message import Message
+from support.wait import until
 
 from aero_l2.services.dns.answers import AnswerRules, relay
 from aero_l2.services.dns.flights import Flights
@@ -153,15 +154,28 @@ async def test_shorter_promise_never_cuts_a_longer_one_short(helper: Helper, led
     assert helper.asked == [{WEB: 306}, {WEB: 296, CDN: 7}]
 
 
-async def test_shorter_promise_does_not_overtake_a_longer_one_under_way(
+async def test_shorter_promise_waits_for_a_longer_one_under_way_and_needs_nothing_more(
     helper: Helper, ledger: OpenedAddresses
 ) -> None:
     helper.gate.clear()
     both = [asyncio.ensure_future(ledger.open({A: seconds})) for seconds in (305, 65)]
     await asyncio.sleep(0)
-    assert helper.asked == [{WEB: 306}, {WEB: 306}]
     helper.gate.set()
     assert await asyncio.gather(*both) == [True, True]
+    assert helper.asked == [{WEB: 306}]
+
+
+async def test_one_request_of_a_tunnel_is_under_way_at_a_time(
+    helper: Helper, ledger: OpenedAddresses
+) -> None:
+    helper.gate.clear()
+    many = [asyncio.ensure_future(ledger.open({IPv4Address(0x01000000 + n): 60})) for n in range(128)]
+    many[1].cancel()
+    await until(lambda: helper.asked, "the first is asked for")
+    assert len(helper.asked) == 1
+    helper.gate.set()
+    assert {await one for one in many if one is not many[1]} == {True}
+    assert len(helper.asked) == 127
 
 
 async def test_what_failed_is_no_promise(helper: Helper, ledger: OpenedAddresses) -> None:

@@ -3,14 +3,14 @@
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import uvloop
 from support.wait import until
 
 from aero_l2.session.link import Link
-from aero_l2.wire.receive import MAX_FRAMES_PER_BATCH, Receiver
+from aero_l2.wire.receive import MAX_FRAMES_PER_BATCH, Aside, Receiver
 
 FRAMES = 6_000
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -31,7 +31,7 @@ class Owner:
         self.turn += 1
         asyncio.get_running_loop().call_soon(self.count_turns)
 
-    def on_messages(self, messages: list[bytes]) -> None:
+    def on_messages(self, messages: list[bytes], asides: Sequence[Aside]) -> None:
         self.in_turn[self.turn] += len(messages)
 
     def on_paused(self) -> None: ...

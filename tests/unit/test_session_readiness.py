@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 from support.wait import until
 
+from aero_l2.app import helper
 from aero_l2.errors import SegmentUnavailable
 from aero_l2.session import readiness as module
 from aero_l2.session.ports import Segment
 from aero_l2.session.readiness import TRIAL_SESSION, Readiness
+from netns.errors import NetdUnavailable
 
 
 class Opener:
@@ -18,6 +21,7 @@ class Opener:
 
     def __init__(self) -> None:
         self.broken = ""
+        self.hangs = False
         self.trials = 0
         self.release = asyncio.Event()
         self.release.set()
@@ -28,6 +32,8 @@ class Opener:
     @asynccontextmanager
     async def _open(self, session_id: int) -> AsyncIterator[Segment]:
         self.trials += session_id == TRIAL_SESSION
+        if self.hangs and session_id != TRIAL_SESSION:
+            await asyncio.Event().wait()
         if self.broken:
             raise SegmentUnavailable(self.broken)
         yield None  # type: ignore[misc]  # nobody looks inside
@@ -74,4 +80,55 @@ async def test_failure_while_a_trial_is_released_is_tried_again(opener: Opener) 
     opener.broken = ""
     opener.release.set()
     await until(lambda: readiness.unready_reason() is None, "it is ready again")
+    await readiness.close()
+
+
+async def test_client_that_leaves_before_its_tunnel_is_there_has_another_one_tried(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not patient enough to hear that there will be none."""
+    readiness = Readiness(opener)
+    await asyncio.wait_for(readiness.wait(), 5)
+    monkeypatch.setattr(module, "DOUBT_S", 0.0)
+    opener.hangs, opener.broken = True, "nft hangs"
+    task = asyncio.create_task(readiness.open(1).__aenter__())
+    await asyncio.sleep(0)
+    task.cancel()
+    await until(lambda: readiness.unready_reason() == "nft hangs", "the trial has shown it")
+    opener.broken = ""
+    await until(lambda: readiness.unready_reason() is None, "it is ready again")
+    await readiness.close()
+
+
+class Netd:
+    """Answers while it is told to."""
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.is_silent = False
+
+    async def answers(self) -> None:
+        self.questions += 1
+        if self.is_silent:
+            raise NetdUnavailable("it is silent")
+
+
+async def test_silence_of_netd_is_noticed_though_nobody_asks_for_a_tunnel(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "PAUSE_S", 0.01)
+    readiness, netd = Readiness(opener), Netd()
+    await asyncio.wait_for(readiness.wait(), 5)
+    watching = asyncio.create_task(helper.watch(netd, readiness))  # type: ignore[arg-type]
+    await until(lambda: netd.questions > 2 * helper.PATIENCE, "it answers, and all is well")
+    assert readiness.unready_reason() is None
+    opener.broken, asked, netd.is_silent = "it is silent", netd.questions, True
+    with capture_logs() as lines:
+        await until(lambda: readiness.unready_reason() == "it is silent", "noticed")
+        assert netd.questions >= asked + helper.PATIENCE
+        await until(lambda: netd.questions > asked + 3 * helper.PATIENCE, "for a while")
+        opener.broken, netd.is_silent = "", False
+        await until(lambda: readiness.unready_reason() is None, "it is ready again")
+    assert [line["event"] for line in lines] == ["tunnels cannot be made", "tunnels can be made"]
+    watching.cancel()
     await readiness.close()

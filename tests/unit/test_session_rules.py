@@ -1,4 +1,4 @@
-"""The pure parts of a session: states, the table of reasons, permits, stall clock."""
+"""The pure parts of a session: the table of reasons, the stall clock."""
 
 from __future__ import annotations
 
@@ -6,40 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aero_l2.errors import IllegalTransition
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import CLOSINGS, Reason
 from aero_l2.session.stall import StallClock
-from aero_l2.session.state import Phase, TunnelState
-
-
-def test_a_whole_life() -> None:
-    state = TunnelState().preparing().opened()
-    assert state.is_open
-    state = state.closing(Reason.SHUTDOWN, "shutting down").closed()
-    assert (state.phase, state.reason, state.text) == (Phase.CLOSED, Reason.SHUTDOWN, "shutting down")
-
-
-def test_every_state_may_end() -> None:
-    for state in (TunnelState(), TunnelState().preparing(), TunnelState().preparing().opened()):
-        assert state.closed().phase is Phase.CLOSED
-
-
-def test_no_way_back() -> None:
-    accepted = TunnelState()
-    preparing = accepted.preparing()
-    closing = preparing.opened().closing(Reason.PEER_CLOSED)
-    for step in (
-        accepted.opened,
-        preparing.preparing,
-        closing.opened,
-        lambda: closing.closing(Reason.SHUTDOWN),
-        closing.closed().opened,
-        closing.closed().closed,
-        lambda: preparing.closing(Reason.SHUTDOWN),
-    ):
-        with pytest.raises(IllegalTransition):
-            step()
 
 
 @pytest.mark.parametrize(

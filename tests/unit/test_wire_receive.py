@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from aero_l2.wire.receive import MAX_FRAMES_PER_BATCH, Batch, Receiver
+from aero_l2.wire.receive import FRAGMENTS_PER_MESSAGE, MAX_FRAMES_PER_BATCH, Aside, Batch, Receiver
 
 CAP = 300
 
@@ -48,8 +49,10 @@ class Seen:
     messages: list[bytes] = field(default_factory=list)
     outgoing: bytes = b""
     ended: bool = False
+    asides: list[Aside] = field(default_factory=list)
 
     def add(self, batch: Batch) -> None:
+        self.asides += [aside._replace(before=aside.before + len(self.messages)) for aside in batch.asides]
         self.messages += batch.messages
         self.outgoing += batch.outgoing
         self.ended = batch.ended
@@ -83,9 +86,15 @@ def by_library(chunks: list[bytes], *, close_after: int = -1) -> Seen:
             if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 parts.append(event)
                 if event.fin:
+                    whole = b"".join(bytes(part.data) for part in parts)
                     if parts[0].opcode is Opcode.BINARY:
-                        seen.messages.append(b"".join(bytes(part.data) for part in parts))
+                        seen.messages.append(whole)
+                    else:
+                        seen.asides.append(Aside(len(seen.messages), len(whole), "text"))
                     parts = []
+            elif isinstance(event, Frame) and event.opcode in (Opcode.PING, Opcode.PONG):
+                kind: Literal["ping", "pong"] = "ping" if event.opcode is Opcode.PING else "pong"
+                seen.asides.append(Aside(len(seen.messages), len(event.data), kind))
         seen.outgoing += b"".join(protocol.data_to_send())
         seen.ended = protocol.eof_sent
     return seen
@@ -148,7 +157,8 @@ def test_both_ways_agree_on_fragments_among_frames(frames: list[bytes], cuts: li
 def test_stream_in_single_bytes(library_only: bool) -> None:
     stream = frame(b"a") + frame(b"") + frame(b"b" * 200) + frame(b"hi", 9) + frame(b"c", form=127)
     seen = by_receiver([bytes([byte]) for byte in stream], library_only=library_only)
-    assert seen == Seen([b"a", b"", b"b" * 200, b"c"], b"\x8a\x02hi", False)
+    messages = [b"a", b"", b"b" * 200, b"c"]
+    assert seen == Seen(messages, b"\x8a\x02hi", False, [Aside(3, 2, "ping")])
 
 
 def test_frames_of_one_read_come_as_one_batch() -> None:
@@ -183,6 +193,15 @@ def test_message_over_the_cap_is_1009_from_its_header_on(library_only: bool) -> 
     assert batch.outgoing[2:4] == (1009).to_bytes(2, "big")
 
 
+@pytest.mark.parametrize("library_only", [False, True])
+def test_many_fragments_cost_like_messages(library_only: bool) -> None:
+    few, many = (count * [frame(b"", 0, fin=False)] for count in (FRAGMENTS_PER_MESSAGE - 2, 130))
+    for fragments, asides in (few, []), (many, 2 * [Aside(0, 0, "fragments")]):
+        chunks = [frame(b"a", fin=False), *fragments, frame(b"b", 0)]
+        seen = by_receiver(chunks, library_only=library_only)
+        assert seen == Seen([b"ab"], b"", False, asides)
+
+
 def test_fragments_over_the_cap_are_1009() -> None:
     receiver = Receiver(CAP)
     receiver.receive(frame(bytes(200), fin=False))
@@ -206,13 +225,15 @@ def test_text_is_ignored_also_in_fragments() -> None:
     stream = (
         frame(b"t", 1) + frame(b"t", 1, fin=False) + frame(b"u", 0) + frame(b"b", fin=False) + frame(b"c", 0)
     )
-    assert by_receiver([stream]).messages == [b"bc"]
+    seen = by_receiver([stream])
+    assert seen.messages == [b"bc"]
+    assert seen.asides == [Aside(0, 1, "text"), Aside(0, 2, "text")]
 
 
 def test_nothing_is_heard_behind_a_close_frame() -> None:
     receiver = Receiver(CAP)
     batch = receiver.receive(frame(b"before") + frame(b"", 9) + frame(b"\x03\xe8", 8) + frame(b"behind"))
-    assert batch == Batch([b"before"], b"\x8a\0", False, True)
+    assert batch == Batch([b"before"], b"\x8a\0", False, True, [Aside(1, 0, "ping")])
     assert receiver.receive(b"") == Batch([], b"\x88\x02\x03\xe8", True, False)
     assert receiver.peer_closed
     assert receiver.failure is None
@@ -248,6 +269,6 @@ def test_close_reason_is_cut_to_what_a_frame_holds() -> None:
 def test_ping_is_a_frame_of_its_own_until_the_close_begins() -> None:
     receiver = Receiver(100)
     assert receiver.ping() == b"\x89\x00"
-    assert receiver.receive(b"\x8a\x80\0\0\0\0") == ([], b"", False, False)
+    assert receiver.receive(b"\x8a\x80\0\0\0\0") == ([], b"", False, False, [Aside(0, 0, "pong")])
     receiver.close(1001, "bye")
     assert receiver.ping() == b""

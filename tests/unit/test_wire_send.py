@@ -53,7 +53,7 @@ def test_framings_differ_in_all_but_the_frames() -> None:
     messages = [b"\xa2\x03\x01\x00ping", FRAME_HEADER + b"frame", b"rubbish"]
     assert [tunnel.sort(messages).frames, tunnel.sort(messages).pings] == [[b"frame"], [b"ping"]]
     assert str(tunnel.sort(messages).fault) == "invalid magic: 0x72"
-    assert raw.sort(messages) == Inbound(messages, [], None)
+    assert raw.sort(messages) == Inbound(messages, [], [], None)
     (error,) = read_as_client(tunnel.error(ErrorCode.BACKPRESSURE, "why"))
     assert error.endswith(b"\x00\x09\x00\x03why")
     assert raw.error(ErrorCode.BACKPRESSURE, "why") == b""

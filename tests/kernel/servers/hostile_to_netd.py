@@ -59,8 +59,11 @@ async def main() -> None:
         for _ in range(int(sys.argv[2])):
             count = source.choice((0, 0, 0, 1, 3, 16))
             socket.send_fds(netd, [nonsense(source)], [file.fileno()] * count)
-        for descriptors in ([], [file.fileno()], [file.fileno()] * 2):  # adopting what is no namespace
-            messages.send(netd, messages.Adopt(77), descriptors)
+        null, ours, strange = file.fileno(), os.pidfd_open(os.getpid()), os.pidfd_open(os.getppid())
+        for descriptors in ([], [null], [null] * 2, [null] * 3, [null, ours], [null, strange], [ours, null]):
+            messages.send(netd, messages.Adopt(77), descriptors)  # what is no namespace, or no NAT process
+        os.close(ours)
+        os.close(strange)
         messages.send(netd, messages.ReadCounters(77, 5))
         messages.send(netd, messages.Release(77))
     netd.send(messages.encode(messages.Release(1)))

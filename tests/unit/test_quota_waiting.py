@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aero_l2.door.waiting import Waiting
+from aero_l2.quota.waiting import Waiting
 
 
 def test_client_with_the_most_connections_loses_its_oldest() -> None:
