@@ -123,8 +123,10 @@ async def test_client_that_vanishes_in_silence_is_ended_by_keepalive(strict_prox
                 (socket.TCP_KEEPIDLE, 1),
             ):
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        port = guest.tunnel.local_port
+        await until(lambda: not _waits(strict_proxy, port), "the client acknowledged the echo")
         with cut(strict_proxy.world.host) as dropped:
-            dropped.both_ways(guest.tunnel.local_port)
+            dropped.both_ways(port)
             await _assert_only_that_one_ended(strict_proxy, "peer_gone", held)
             await bystander.echo(b"goes on")
         guest.tunnel.abort()

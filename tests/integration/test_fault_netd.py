@@ -84,9 +84,10 @@ async def test_netd_that_does_not_answer_is_noticed_and_not_waited_for_for_ever(
     async with raw_guest(own_proxy) as bystander:
         before = await _in_use(own_proxy, bystander)
         with stopped(own_proxy.one("netd")):
+            going_on = asyncio.create_task(_goes_on(bystander, GIVEN_UP_S))
             await until(lambda: own_proxy.get("/readyz") == (503, SILENT), "it is noticed", 5 * GIVEN_UP_S)
             opening = asyncio.create_task(_open(own_proxy.tunnel()))
-            await _goes_on(bystander, 1)
+            await going_on
             with pytest.raises(RefusedError, match=SILENT) as refused:
                 await asyncio.wait_for(opening, 5 * GIVEN_UP_S)
             assert refused.value.status == 503

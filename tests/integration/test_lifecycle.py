@@ -32,19 +32,19 @@ async def _working_guests(proxy: Proxy, count: int) -> AsyncIterator[list[RawGue
 
 @dataclass(frozen=True)
 class _Before:
-    """What there was before something ended: the processes of the machine, and the proxy's namespaces."""
+    """Who on the machine held which of the proxy's namespaces before something ended, by process id."""
 
-    pids: list[int]
-    namespaces: set[str]
+    holders: dict[int, set[str]]
 
     def left(self) -> set[str]:
-        """Namespaces that one of those processes still holds; the kernel gives a freed inode to the next
-        one made."""
-        return self.namespaces & procfs.network_namespaces(self.pids)
+        """Namespaces that one of them still holds; anybody else's is a new one, since the kernel gives a
+        freed inode to the next one made."""
+        return {name for pid, held in self.holders.items() for name in held & procfs.namespaces_of(pid)}
 
 
 def _before(proxy: Proxy) -> _Before:
-    return _Before(procfs.pids(), proxy.namespaces())
+    namespaces = proxy.namespaces()
+    return _Before({pid: held for pid in procfs.pids() if (held := namespaces & procfs.namespaces_of(pid))})
 
 
 async def _assert_gone(proxy: Proxy, before: _Before) -> None:
@@ -100,7 +100,7 @@ VICTIMS: dict[str, tuple[Role, ...]] = {
 async def test_sigkill_leaves_nothing_behind(own_proxy: Proxy, victims: str) -> None:
     async with _working_guests(own_proxy, 3):
         before = _before(own_proxy)
-        assert len(before.namespaces) >= 3
+        assert len(set().union(*before.holders.values())) >= 3
         own_proxy.kill(*(pid for role in VICTIMS[victims] for pid in own_proxy.with_role(role)))
         await _assert_gone(own_proxy, before)
 
