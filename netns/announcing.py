@@ -34,7 +34,7 @@ class Announcer:
     The kernel counts what was read from a TAP and tells nobody, so it is looked at each millisecond while
     there is anything to wait for. The packet is sent again after 10, 20, 40 ms and so on: until the kernel
     has noticed that tap1 has a reader (linkwatch, a work queue that all namespaces share), it drops what is
-    sent there, and what the guest sent would be lost as well.
+    sent there, and what the guest sent would be lost as well. What of these is dropped counts for nobody.
     """
 
     def __init__(self, jobs: Jobs, ready: Callable[[int], None]) -> None:
@@ -45,6 +45,7 @@ class Announcer:
 
     def announce(self, identifier: int, segment: Segment) -> None:
         """Send the packet. Nothing is said of a segment that is released meanwhile."""
+        segment.early_losses = None
         self._send(segment, lambda error: self._sent(identifier, segment, error))
 
     def _send(self, segment: Segment, then: Callable[[BaseException | None], None]) -> None:
@@ -55,7 +56,7 @@ class Announcer:
 
     def _sent(self, identifier: int, segment: Segment, error: BaseException | None) -> None:
         if error is not None:
-            self._give_up(identifier, str(error))
+            self._give_up(identifier, segment, str(error))
             return
         self._due = now = time.monotonic()
         self._waiting.append(_Announced(identifier, segment, now + WITHIN_S, now + _AGAIN_S))
@@ -76,7 +77,7 @@ class Announcer:
             if _has_read(announced.segment):
                 self._ready(announced.identifier)
             elif now >= announced.until:
-                self._give_up(announced.identifier, "its NAT process reads nothing yet")
+                self._give_up(announced.identifier, announced.segment, "its NAT process reads nothing yet")
             else:
                 self._waiting.append(announced)
                 self._repeat(announced, now)
@@ -88,7 +89,8 @@ class Announcer:
             announced.again = now + announced.pause
             self._send(announced.segment, lambda _: None)
 
-    def _give_up(self, identifier: int, why: str) -> None:
+    def _give_up(self, identifier: int, segment: Segment, why: str) -> None:
+        segment.early_losses = segment.early_losses or 0
         log(f"tunnel {identifier}: {why}; the guest's first datagram may be lost")
         self._ready(identifier)
 
@@ -96,6 +98,9 @@ class Announcer:
 def _has_read(segment: Segment) -> bool:
     try:
         with segment.borrowed_route() as route:
-            return vitals.taken_by_nat(route) > 0
+            taken, lost = vitals.taken_and_lost(route)
     except OSError:  # out of file descriptors: the time runs
         return False
+    if taken:
+        segment.early_losses = lost
+    return taken > 0

@@ -30,7 +30,7 @@ _NEW, _GET, _DELETE, _GET_STATS = 0, 1, 2, 5
 _GROUPS = 0b111  # NEW, UPDATE, DESTROY
 _REQUEST, _DUMP = 0x1, 0x300
 _CREATED = 0x400  # NLM_F_CREATE in the flags of an event about a new entry
-_ERROR, _DONE = 0x2, 0x3
+_ERROR = 0x2
 _TUPLE_ORIGINAL, _PROTOCOL_INFO, _MARK, _ID = 1, 4, 8, 12
 _OVER = (7, 8)  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
 _SO_ATTACH_FILTER, _SO_LOCK_FILTER = 26, 44
@@ -165,11 +165,7 @@ def dump(connection: socket.socket) -> list[Flow]:
     """
     connection.send(_request(_GET, _DUMP))
     flows: list[Flow] = []
-    for kind, payload in _answers(connection):
-        if kind == _DONE:
-            break
-        if kind == _ERROR:
-            netlink.raise_error(payload)
+    for payload in netlink.dumped(connection):
         flow = _flow(payload[4:], gone=False)
         if flow is not None and not flow.over and len(flows) < MAX_DUMPED:
             flows.append(flow)
@@ -184,11 +180,6 @@ def pack(flows: Iterable[Flow]) -> bytes:
 def unpack(packed: bytes) -> Iterator[tuple[int, int]]:
     """Protocol and id of each flow; what is left over at the end is passed over."""
     return struct.iter_unpack("=BI", packed[: len(packed) // 5 * 5])
-
-
-def _answers(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
-    while True:
-        yield from netlink.split(connection.recv(65536))
 
 
 def _socket() -> socket.socket:

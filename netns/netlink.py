@@ -1,11 +1,13 @@
 """Netlink messages and attributes as bytes; netlink(7), linux/netlink.h."""
 
 import os
+import socket
 import struct
 from collections.abc import Iterable, Iterator
 
 NESTED = 0x8000
 TYPE_MASK = 0x3FFF
+_ERROR, _DONE = 0x2, 0x3
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -41,6 +43,18 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind & TYPE_MASK, data[4:length]
         data = data[(length + 3) & ~3 :]
+
+
+def dumped(connection: socket.socket) -> Iterator[bytes]:
+    """The payloads of the answer to a request with NLM_F_DUMP, to be read to the end. Raises OSError."""
+    while True:
+        for kind, payload in split(connection.recv(65536)):
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                raise_error(payload)
+            else:
+                yield payload
 
 
 def raise_error(payload: bytes) -> None:

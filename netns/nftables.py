@@ -22,7 +22,7 @@ _SUBSYSTEM = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEW_ELEMENT, _DELETE_ELEMENT, _GET_OBJECT = 12, 14, 19
 _REQUEST, _ACK, _DUMP, _CREATE = 0x1, 0x4, 0x300, 0x400
-_ERROR, _DONE = 0x2, 0x3
+_ERROR = 0x2
 _COUNTER_OBJECT = (1).to_bytes(4)
 _INTERVAL_END = (1).to_bytes(4)
 _FAMILY_INET = 1
@@ -144,15 +144,11 @@ def read_counters(connection: socket.socket) -> dict[str, int]:
     body = netlink.string(1, TABLE) + netlink.attribute(3, _COUNTER_OBJECT)  # NFTA_OBJ_TABLE, NFTA_OBJ_TYPE
     connection.send(_request(_GET_OBJECT, _DUMP, body))
     counters: dict[str, int] = {}
-    while True:
-        for kind, payload in netlink.split(connection.recv(65536)):
-            if kind == _DONE:
-                return counters
-            if kind == _ERROR:
-                netlink.raise_error(payload)
-            attributes = dict(netlink.attributes(payload[4:]))
-            packets = dict(netlink.attributes(attributes[4]))[2]  # NFTA_OBJ_DATA { NFTA_COUNTER_PACKETS }
-            counters[attributes[2].rstrip(b"\0").decode()] = int.from_bytes(packets)
+    for payload in netlink.dumped(connection):
+        attributes = dict(netlink.attributes(payload[4:]))
+        packets = dict(netlink.attributes(attributes[4]))[2]  # NFTA_OBJ_DATA { NFTA_COUNTER_PACKETS }
+        counters[attributes[2].rstrip(b"\0").decode()] = int.from_bytes(packets)
+    return counters
 
 
 def _interval(network: IPv4Network) -> Iterator[bytes]:

@@ -17,9 +17,8 @@ COUNTER: Final = "full_queue"
 
 _GET_LINK, _GET_QDISC = 18, 38
 _REQUEST, _DUMP = 0x1, 0x300
-_ERROR, _DONE = 0x2, 0x3
 _ROOT: Final = 0xFFFFFFFF
-_IFLA_STATS64 = 23
+_IFLA_IFNAME, _IFLA_STATS64 = 3, 23
 _TX_DROPPED = 7  # place in struct rtnl_link_stats64, linux/if_link.h
 
 
@@ -31,14 +30,18 @@ def open_route() -> socket.socket:
     return route
 
 
-def read_lost(route: socket.socket) -> dict[str, int]:
+def read_lost(route: socket.socket, early: int | None) -> dict[str, int]:
     """Packets lost since the start, of both interfaces together, by `COUNTER` and `shaping.COUNTER`.
 
-    Raises OSError.
+    Of tap1 those since the tunnel is ready: ``early`` is `Segment.early_losses`. Raises OSError.
     """
     lost = {COUNTER: 0, shaping.COUNTER: 0}
     for payload in _dump(route, _GET_LINK, bytes(16)):
-        lost[COUNTER] += _tx_dropped(dict(netlink.attributes(payload[16:])))
+        attributes = dict(netlink.attributes(payload[16:]))
+        dropped = _tx_dropped(attributes)
+        if attributes.get(_IFLA_IFNAME) == b"tap1\0":
+            dropped -= dropped if early is None else early
+        lost[COUNTER] += dropped
     for payload in _dump(route, _GET_QDISC, bytes(20)):
         if struct.unpack_from("=I", payload, 12)[0] == _ROOT:  # tcm_parent: those behind it count in it
             kind, dropped = _queueing_discipline(dict(netlink.attributes(payload[20:])))
@@ -48,14 +51,7 @@ def read_lost(route: socket.socket) -> dict[str, int]:
 
 def _dump(route: socket.socket, kind: int, header: bytes) -> list[bytes]:
     route.send(struct.pack("=IHHII", 16 + len(header), kind, _REQUEST | _DUMP, 1, 0) + header)
-    payloads: list[bytes] = []
-    while True:
-        for answer, payload in netlink.split(route.recv(65536)):
-            if answer == _DONE:
-                return payloads
-            if answer == _ERROR:
-                netlink.raise_error(payload)
-            payloads.append(payload)
+    return list(netlink.dumped(route))
 
 
 def _tx_dropped(attributes: dict[int, bytes]) -> int:

@@ -25,6 +25,8 @@ class Segment:
     adopting: bool = False
     """A thread is inside the namespace; it closes the interior itself if the tunnel is released meanwhile."""
     nat: Child | None = None
+    early_losses: int | None = 0
+    """What tap1 had lost before the tunnel was ready, of which nothing is the guest's; None until it is."""
 
     def sync_hosts(self, hosts: frozenset[IPv4Network]) -> None:
         """Bring the firewall's set of host addresses up to date. Raises OSError."""
@@ -39,7 +41,7 @@ class Segment:
         with _borrowed(self.interior.netlink) as netlink:
             counters = nftables.read_counters(netlink)
         with _borrowed(self.interior.route) as route:
-            return counters | queues.read_lost(route)
+            return counters | queues.read_lost(route, self.early_losses)
 
     def flows(self) -> bytes:
         """The active flows, as `conntrack.pack` writes them. Raises OSError."""

@@ -12,9 +12,9 @@ from netns import netlink
 from netns.syscalls import disconnect, pidfd_getfd
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_UNCOUNTED: Final = os.sysconf("SC_NPROCESSORS_CONF") << 20
 _SOCK_DIAG, _BY_FAMILY = 4, 20
 _REQUEST, _DUMP = 0x1, 0x300
-_ERROR, _DONE = 0x2, 0x3
 _SKMEMINFO: Final = 7
 _SO_MEMINFO: Final = 55  # asm-generic/socket.h
 _STATES: Final = sum(1 << state for state in (1, 2, 4, 5, 8, 9, 11))
@@ -27,12 +27,16 @@ _MEMORY: Final = struct.Struct("=I12xiI4xI")
 
 
 def tcp_memory() -> int:
-    """Bytes that all TCP sockets of the machine take, whatever their namespace. Raises OSError."""
+    """Bytes that all TCP sockets of the machine take at most, whatever their namespace. Raises OSError.
+
+    What a processor has taken or given back since is not in the kernel's count until it is a MiB
+    (SK_MEMORY_PCPU_RESERVE, include/net/sock.h).
+    """
     with open("/proc/net/sockstat", encoding="ascii") as about:
         for line in about:
             name, *words = line.split()
             if name == "TCP:" and "mem" in words:
-                return int(words[words.index("mem") + 1]) * _PAGE
+                return int(words[words.index("mem") + 1]) * _PAGE + _UNCOUNTED
     raise OSError("/proc/net/sockstat does not tell the memory of TCP")
 
 
@@ -46,15 +50,11 @@ def held(uid: int) -> dict[int, int]:
     with socket.socket(socket.AF_NETLINK, kind, _SOCK_DIAG) as connection:
         connection.settimeout(2.0)
         connection.send(struct.pack("=IHHII", 16 + len(_ASK), _BY_FAMILY, _REQUEST | _DUMP, 1, 0) + _ASK)
-        while True:
-            for answer, payload in netlink.split(connection.recv(65536)):
-                if answer == _DONE:
-                    return found
-                if answer == _ERROR:
-                    netlink.raise_error(payload)
-                owner, inode = _ABOUT.unpack_from(payload)
-                if owner == uid and inode:
-                    found[inode] = _taken(payload)
+        for payload in netlink.dumped(connection):
+            owner, inode = _ABOUT.unpack_from(payload)
+            if owner == uid and inode:
+                found[inode] = _taken(payload)
+    return found
 
 
 def _taken(payload: bytes) -> int:

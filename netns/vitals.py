@@ -17,6 +17,8 @@ _GET_LINK, _NEW_NEIGHBOUR, _DELETE_NEIGHBOUR = 18, 28, 29
 _REQUEST, _ACKNOWLEDGE, _CREATE = 0x1, 0x4, 0x400
 _ERROR = 0x2
 _IFNAME, _STATS64 = 3, 23  # IFLA_*, linux/if_link.h
+_STATISTICS: Final = struct.Struct("=QQ40xQ")
+"""Of struct rtnl_link_stats64: rx_packets, tx_packets and tx_dropped."""
 _NDA_DST, _NTF_USE = 1, 1  # linux/neighbour.h
 
 
@@ -59,15 +61,16 @@ def ask(route: socket.socket) -> int:
 
     Until `forget`, this takes a place in the neighbour table, which all namespaces share. Raises OSError.
     """
-    index, given, taken = _link(route)
+    index, given, taken, _ = _link(route)
     forget(route, index)
     _change(route, _NEW_NEIGHBOUR, _CREATE, _neighbour(index, _NTF_USE))
     return given + taken
 
 
-def taken_by_nat(route: socket.socket) -> int:
-    """Packets that the NAT process has read from tap1. Raises OSError."""
-    return _link(route)[2]
+def taken_and_lost(route: socket.socket) -> tuple[int, int]:
+    """Packets that the NAT process has read from tap1, and those lost there. Raises OSError."""
+    _, _, taken, lost = _link(route)
+    return taken, lost
 
 
 def forget(route: socket.socket, index: int | None = None) -> None:
@@ -94,17 +97,16 @@ def _value(about: bytes, name: bytes) -> bytes:
     return about[start : about.index(b"\n", start)].strip()
 
 
-def _link(route: socket.socket) -> tuple[int, int, int]:
-    """Index of tap1, and the packets that the NAT process gave to it and took from it."""
+def _link(route: socket.socket) -> tuple[int, int, int, int]:
+    """Index of tap1, and the packets that the NAT process gave to it and took from it, and that were lost."""
     request = struct.pack("=16x") + netlink.string(_IFNAME, "tap1")
     route.send(struct.pack("=IHHII", 16 + len(request), _GET_LINK, _REQUEST, 1, 0) + request)
     for kind, payload in netlink.split(route.recv(65536)):
         if kind == _ERROR:
             netlink.raise_error(payload)
         statistics = dict(netlink.attributes(payload[16:])).get(_STATS64, b"")
-        if len(statistics) >= 16:
-            given, taken = struct.unpack_from("=QQ", statistics)
-            return struct.unpack_from("=i", payload, 4)[0], given, taken
+        if len(statistics) >= _STATISTICS.size:
+            return struct.unpack_from("=i", payload, 4)[0], *_STATISTICS.unpack_from(statistics)
     raise OSError(errno.EBADMSG, "no statistics of tap1")
 
 

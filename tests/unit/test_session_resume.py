@@ -34,6 +34,7 @@ from websockets.typing import Subprotocol
 from aero_l2 import tasks
 from aero_l2.session.closing import Reason
 from aero_l2.session.registry import PermitLimits
+from aero_l2.session.tunnel import Tunnel
 from aero_l2.wire.tunnel import encode
 
 KEY = {"AERO_L2_API_KEY": "a-key-that-only-tests-know", "AERO_L2_AUTH_MODE": "token"}
@@ -150,15 +151,7 @@ async def test_resume_takes_over_a_connection_that_only_seems_to_stand(stand: St
 
 async def test_takeover_of_a_client_that_does_not_read_goes_on_where_frames_flow(stand: Stand) -> None:
     client, secret = await begun(stand)
-    wire = stand.opener.only.wire
-    client.transport.pause_reading()
-    tunnel = stand.door.tunnels.live[0]
-    end = time.monotonic() + DEADLINE_S
-    while not tunnel._lan.pump.is_paused:
-        assert time.monotonic() < end
-        with contextlib.suppress(BlockingIOError):
-            wire.send(bytes(1514))
-        await asyncio.sleep(0)
+    tunnel = await _held_up(stand, client)
     again, _, is_resumed = await back(stand, secret)
     assert is_resumed
     assert not tunnel._lan.pump.is_paused
@@ -170,14 +163,7 @@ async def test_takeover_of_a_client_that_does_not_read_goes_on_where_frames_flow
 async def test_kept_tunnel_reads_on_where_its_client_had_stopped_reading(stand: Stand) -> None:
     client, secret = await begun(stand)
     wire = stand.opener.only.wire
-    client.transport.pause_reading()
-    tunnel = stand.door.tunnels.live[0]
-    end = time.monotonic() + DEADLINE_S
-    while not tunnel._lan.pump.is_paused:
-        assert time.monotonic() < end
-        with contextlib.suppress(BlockingIOError):
-            wire.send(bytes(1514))
-        await asyncio.sleep(0)
+    await _held_up(stand, client)
     await lost(stand, client)
     before = stand.value("l2_frames_dropped_total")
     await until(lambda: _sent(wire), "there is room")
@@ -185,6 +171,19 @@ async def test_kept_tunnel_reads_on_where_its_client_had_stopped_reading(stand: 
     again, _, is_resumed = await back(stand, secret)
     assert is_resumed
     await again.close()
+
+
+async def _held_up(stand: Stand, client: ClientConnection) -> Tunnel:
+    """The client's tunnel, once it reads nothing more for it, since the client does not."""
+    client.transport.pause_reading()
+    tunnel = stand.door.tunnels.live[0]
+    end = time.monotonic() + DEADLINE_S
+    while not tunnel._lan.pump.is_paused:
+        assert time.monotonic() < end
+        with contextlib.suppress(BlockingIOError):
+            stand.opener.only.wire.send(bytes(1514))
+        await asyncio.sleep(0)
+    return tunnel
 
 
 def _sent(wire: socket.socket) -> bool:
