@@ -10,9 +10,11 @@ from typing import Self
 
 from support import procfs
 
+from aero_l2.app.memory import EVERY_S
 from bench.lab import Server
 from bench.memory import settled
 
+_LOOK_S = 1.0
 ROLES = ("launch", "netd", "server")
 
 
@@ -69,9 +71,10 @@ def rolled_up(pid: int, field: str) -> float:
 def when_settled(
     server: Server, pids: dict[str, int], like: Held | None = None, patience_s: float = 60
 ) -> Held:
-    """Once memory has stopped to move and, where there is one to compare with, nothing is left that it has
-    not; after ``patience_s`` in any case."""
+    """Once the server has given back what it does not use, memory has stopped to move and, where there is
+    one to compare with, nothing is left that it has not; after ``patience_s`` in any case."""
     end = time.monotonic() + patience_s
+    time.sleep(EVERY_S + _LOOK_S)
     settled(lambda: sum(Held.by(server, pids).own.values()))
     while like is not None and Held.by(server, pids).counts != like.counts and time.monotonic() < end:
         time.sleep(0.2)
