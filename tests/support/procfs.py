@@ -49,6 +49,12 @@ def command(pid: int) -> str:
     return _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
 
 
+def started(pid: int) -> tuple[int, int]:
+    """What puts processes in the order in which they were started, whose ids begin anew after pid_max."""
+    about = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return (int(about[19]) if about else 0, pid)
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs; a zombie does not."""
     state = status(pid).get("State", "X")

@@ -109,11 +109,12 @@ class Proxy:
         return next((line for line in list(self.stdout) if line.startswith(READY)), "")
 
     def processes(self) -> list[int]:
-        """Every living process of the proxy, also one that lost its parent after an earlier look."""
+        """Every living process of the proxy, oldest first, also one that lost its parent after an earlier
+        look."""
         self._known.add(self.pid)
         self._known.update(procfs.descendants(*self._known))
         self._known = {pid for pid in self._known if procfs.is_alive(pid)}
-        return sorted(self._known)
+        return sorted(self._known, key=procfs.started)
 
     def role(self, pid: int) -> Role:
         """Which of the proxy's processes this is."""
