@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from soak.held import Held, staying, when_settled
 from soak.verdict import Sample, Soaked
 
 WARM_UP_S = 30.0
-"""Of the same, ahead of the first look: what is loaded and filled once is no growth."""
+"""Of more than that, ahead of the first look: what is loaded and filled once is no growth."""
 SAMPLE_S = 5.0
 LEAVE_S = 120.0
 """For everything to be gone."""
@@ -49,6 +49,10 @@ class Mix:
     churn: int = 6
     abusive: int = 8
     flooding: int = 0
+
+    def harder(self) -> Mix:
+        """Twice the churn and the abuse and more, so that the server's heap becomes as large as it gets."""
+        return replace(self, churn=2 * self.churn, abusive=2 * self.abusive, flooding=self.abusive)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def soak(order: Order, say: Callable[[str], None]) -> Soaked:
         proxy = server.proxy
         assert proxy is not None
         pids = staying(server)
-        work(built, server, pids, order, order.warm_up_s, say)
+        work(built, server, pids, replace(order, mix=order.mix.harder()), order.warm_up_s, say)
         before = when_settled(server, pids)
         logged = len(proxy.log)
         say(f"{order.seconds / 60:.1f} minutes from here")
