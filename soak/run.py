@@ -52,7 +52,8 @@ class Mix:
 
     def harder(self) -> Mix:
         """Twice the churn and the abuse and more, so that the server's heap becomes as large as it gets."""
-        return replace(self, churn=2 * self.churn, abusive=2 * self.abusive, flooding=self.abusive)
+        floods = self.flooding + self.abusive
+        return replace(self, churn=2 * self.churn, abusive=2 * self.abusive, flooding=floods)
 
 
 @dataclass(frozen=True)
