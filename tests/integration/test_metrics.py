@@ -1,5 +1,7 @@
 """What `/metrics` says of the packets of tunnels, compared with what guests sent."""
 
+from contextlib import AsyncExitStack
+
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.packet import Raw
@@ -11,6 +13,7 @@ from support.world import World
 
 _DELAY_S = 8.0  # a metric may be two seconds old, four right after a tunnel opened; the machine may be busy
 _CLOSED_PORT = 4711
+BLOCKS = "aero_l2_python_blocks"
 DENIED = "l2_policy_denied_total"
 CONNECTS_FAILED = "l2_tcp_connect_fail_total"
 DATAGRAMS_FAILED = "l2_udp_send_fail_total"
@@ -36,9 +39,26 @@ async def test_denied_packets_of_all_tunnels_are_counted(own_proxy: Proxy) -> No
     assert own_proxy.metric(FLOWS_REFUSED) == 0
 
 
+async def test_blocks_of_python_objects_follow_what_is_alive(own_proxy: Proxy) -> None:
+    async with raw_guest(own_proxy):  # what is loaded or filled once
+        pass
+    await until(lambda: not own_proxy.with_role("nat"), "it is undone")
+    before = own_proxy.metric(BLOCKS)
+    async with AsyncExitStack() as stack:
+        for _ in range(20):
+            await stack.enter_async_context(raw_guest(own_proxy))
+        meanwhile = own_proxy.metric(BLOCKS)
+    await until(lambda: not own_proxy.with_role("nat"), "all are undone")
+    after = own_proxy.metric(BLOCKS)
+    assert before > 50_000
+    assert meanwhile - before > 20 * 100
+    assert after - before < 0.2 * (meanwhile - before)
+
+
 async def test_packets_just_before_a_tunnels_end_are_counted(own_proxy: Proxy) -> None:
     for closed in range(1, 4):
         async with raw_guest(own_proxy) as guest:
+            await guest.echo(b"the NAT is up")  # until then frames are kept back, and lost if it ends
             await _send_denied(guest, 9)
         await until(lambda: own_proxy.metric("l2_sessions_active") == 0, "it has ended")
         await until(lambda total=9 * closed: own_proxy.metric(DENIED) == total, "all of it", 1.0)
