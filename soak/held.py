@@ -68,6 +68,13 @@ def rolled_up(pid: int, field: str) -> float:
     return sum(map(int, re.findall(rf"^{field}: +(\d+)", rollup, re.MULTILINE))) / 1024
 
 
+def live_blocks(server: Server) -> int:
+    """Memory blocks that Python objects of the server are in, by its metric; unlike the pages of a heap they
+    depend on no crowd that was there before."""
+    assert server.proxy is not None
+    return int(server.proxy.metric("aero_l2_python_blocks"))
+
+
 def when_settled(
     server: Server, pids: dict[str, int], like: Held | None = None, patience_s: float = 60
 ) -> Held:

@@ -28,7 +28,7 @@ from bench import peer
 from bench.guests import on_tunnel
 from bench.lab import Running, Server
 from soak.clients import Assignment, Result
-from soak.held import Held, staying, when_settled
+from soak.held import Held, live_blocks, staying, when_settled
 from soak.verdict import Sample, Soaked
 
 WARM_UP_S = 30.0
@@ -75,13 +75,15 @@ def soak(order: Order, say: Callable[[str], None]) -> Soaked:
         assert proxy is not None
         pids = staying(server)
         work(built, server, pids, replace(order, mix=order.mix.harder()), order.warm_up_s, say)
-        before = when_settled(server, pids)
+        before, blocks = when_settled(server, pids), live_blocks(server)
         logged = len(proxy.log)
         say(f"{order.seconds / 60:.1f} minutes from here")
         samples, good, bad, mbit_s = work(built, server, pids, order, order.seconds, say)
         after = when_settled(server, pids, before)
         lines = proxy.log[logged:].splitlines()
-        return Soaked(order.seconds, before, samples, after, good, bad, mbit_s, lines)
+        return Soaked(
+            order.seconds, before, samples, after, (blocks, live_blocks(server)), good, bad, mbit_s, lines
+        )
 
 
 @contextmanager

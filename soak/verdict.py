@@ -33,12 +33,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Soaked:
-    """Everything that was seen. log: the lines of the run between ``before`` and ``after``."""
+    """Everything that was seen. blocks: `live_blocks` before and after; log: the lines of the run between."""
 
     seconds: float
     before: Held
     samples: list[Sample]
     after: Held
+    blocks: tuple[int, int]
     good: Result
     bad: Result
     mbit_s: dict[str, list[float]]
@@ -49,6 +50,11 @@ class Soaked:
         """Of the memory that the processes have to themselves, as a share."""
         before = sum(self.before.own.values())
         return sum(self.after.own.values()) / before - 1 if before else 0.0
+
+    @property
+    def more_alive(self) -> float:
+        """Python objects of the server, by the blocks they are in, as a share."""
+        return self.blocks[1] / self.blocks[0] - 1
 
 
 def faults(seen: Soaked) -> list[str]:
@@ -81,6 +87,9 @@ def _left(seen: Soaked) -> Iterator[str]:
         allowed, why = YOUNG_MIB, f"runs under {LONG_S / 60:.0f} minutes"
     if grown > allowed:
         yield f"memory grew by {grown:.1f} MiB, {seen.growth:.1%}; allowed are {allowed:.1f} MiB ({why})"
+    if seen.more_alive > GROWTH:
+        before, after = seen.blocks
+        yield f"Python objects: {before:,} blocks before, {after:,} after, {seen.more_alive:.1%} more"
 
 
 def _logged(lines: Iterable[str]) -> Iterator[str]:
@@ -131,6 +140,8 @@ def _held_rows(seen: Soaked) -> Iterator[str]:
             yield f"| {role}: {title}, MiB | {before:.1f} | {most:.1f} | {after:.1f} |"
     before, after = sum(seen.before.own.values()), sum(seen.after.own.values())
     yield f"| own memory of all three, MiB | {before:.1f} | | {after:.1f} ({seen.growth:+.1%}) |"
+    alive, now = seen.blocks
+    yield f"| server: blocks of Python objects | {alive:,} | | {now:,} ({seen.more_alive:+.1%}) |"
 
 
 def _client_rows(seen: Soaked) -> Iterator[str]:

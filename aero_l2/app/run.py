@@ -7,6 +7,7 @@ import functools
 import gc
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 
 import structlog
@@ -63,6 +64,7 @@ async def run(environment: Environment) -> int:
         loop.add_signal_handler(number, ending.ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     metrics = Metrics()
+    metrics.python_blocks.set_function(sys.getallocatedblocks)
     netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
     try:
         readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections).open)

@@ -171,6 +171,9 @@ class Metrics:
             registry=self.registry,
             buckets=LAG_BUCKETS_S,
         )
+        self.python_blocks = self._gauge(
+            "aero_l2_python_blocks", "Memory blocks in use by Python objects of the server."
+        )
 
     def _declare_traffic(self) -> None:
         counter = self._counter

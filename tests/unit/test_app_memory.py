@@ -2,11 +2,24 @@
 
 import asyncio
 import contextlib
+import gc
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aero_l2.app.memory import give_back, trimmer
 
 MIB = 1 << 20
+
+
+@asynccontextmanager
+async def running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def held() -> int:
@@ -28,6 +41,26 @@ def test_what_is_free_below_something_in_use_is_given_back() -> None:
     assert len(kept) == 40
 
 
+async def test_what_python_has_aside_is_given_back_once_there_are_no_tunnels() -> None:
+    tunnels, seen, last = iter([2, 1, 0]), list[int](), asyncio.Event()
+    gc.collect()
+    empty = sys.getallocatedblocks()
+
+    def count() -> int:
+        seen.append(sys.getallocatedblocks() - empty)
+        has = next(tunnels, None)
+        if has is None:
+            last.set()
+        return has or 0
+
+    _ = [tuple(range(1, 2 + number % 16)) for number in range(32_000)]
+    del _
+    async with running(give_back(count, lambda: None, every_s=0)), asyncio.timeout(20):
+        await last.wait()
+    assert min(seen[:3]) > 10_000
+    assert seen[3] < 2_000
+
+
 async def test_it_is_done_while_there_are_tunnels_and_once_after() -> None:
     tunnels, done, last = [0, 0, 2, 1, 0, 0, 1, 0, 0], list[int](), asyncio.Event()
     turn = -1
@@ -39,10 +72,6 @@ async def test_it_is_done_while_there_are_tunnels_and_once_after() -> None:
             last.set()
         return tunnels[turn]
 
-    task = asyncio.create_task(give_back(count, lambda: done.append(turn), every_s=0))
-    async with asyncio.timeout(20):
+    async with running(give_back(count, lambda: done.append(turn), every_s=0)), asyncio.timeout(20):
         await last.wait()
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
     assert done == [2, 3, 4, 6, 7]

@@ -63,7 +63,7 @@ COUNTERS = [
 LIMITS = ["setting", "files", "pids", "memory", "conntrack", "ports", "tcp"]
 GAUGES = [
     *("l2_sessions_active", "aero_l2_sessions_kept", "l2_tcp_conns_active", "l2_udp_flows_active"),
-    *("aero_l2_ready", "aero_l2_setups_active", "aero_l2_setups_waiting"),
+    *("aero_l2_ready", "aero_l2_setups_active", "aero_l2_setups_waiting", "aero_l2_python_blocks"),
     *(f'aero_l2_capacity_tunnels{{limit="{limit}"}}' for limit in LIMITS),
 ]
 CLOSINGS = [reason.name.lower() for reason in Reason]

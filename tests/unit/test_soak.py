@@ -28,6 +28,7 @@ def seen(**changes: Any) -> Soaked:
         before=HELD,
         samples=[Sample(5.0, 44, replace(HELD, processes=47))],
         after=HELD,
+        blocks=(200_000, 200_400),
         good=good,
         bad=Result(did=Counter({"abuse: flood": 7})),
         mbit_s={"bulk-up": [20.0, 21.0]},
@@ -51,6 +52,7 @@ def test_nothing_is_wrong_where_all_is_as_before() -> None:
         ({"after": replace(HELD, namespaces=3)}, "namespaces: 2 before, 3 after"),
         ({"after": grown(1.5), "seconds": 1800.0}, "memory grew by 1.5 MiB, 2.3%; allowed are 1.3 MiB (2%)"),
         ({"after": grown(4.5)}, "memory grew by 4.5 MiB, 7.0%; allowed are 4.0 MiB (runs under 10 minutes)"),
+        ({"blocks": (200_000, 205_000)}, "Python objects: 200,000 blocks before, 205,000 after, 2.5% more"),
         ({"log": [OPENED]}, "the log: 1 tunnels opened, 0 closed"),
         ({"log": [OPENED, CLOSED, OPENED, CLOSED]}, "the log: 2 tunnels opened, 2 closed"),
         ({"log": ["Traceback (most recent call last):"]}, "the log: Traceback (most recent call last):"),
@@ -81,6 +83,7 @@ def test_table_has_what_was_held_and_what_was_done() -> None:
     text = markdown(seen())
     assert "| processes | 3 | 47 | 3 |" in text
     assert "| own memory of all three, MiB | 64.0 | | 64.0 (+0.0%) |" in text
+    assert "| server: blocks of Python objects | 200,000 | | 200,400 (+0.2%) |" in text
     assert "| interactive: ping | 2 | 1.0 | 2.0 | 2 |" in text
     assert "| bulk-up, Mbit/s of each | 20.0, 21.0 |" in text
     assert "abuse: flood 7" in text
