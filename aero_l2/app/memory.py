@@ -3,8 +3,8 @@
 The library gives back what is free at the heap's end; below any byte in use it keeps every page that ever was
 (malloc_trim(3)). With tunnels that come and go that was 2.8 MiB of 40 after ten minutes, and grew on.
 
-Python has some of its own aside, too: up to 2,000 ended tuples of each size, for one (0.4 MB after half an hour).
-A full collection frees these, in 1 ms where there are no tunnels (gc.collect).
+Python keeps some of its own aside, too: up to 2,000 ended tuples of each size, for one (0.4 MB after half an
+hour). A full collection frees these, in 1 ms where there are no tunnels (gc.collect).
 """
 
 from __future__ import annotations
