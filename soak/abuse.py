@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -104,20 +105,30 @@ class Abuser:
         acts += (self.half_a_request, self.early_leaver, self.garbage, self.hoard, self.byes)
         while time.monotonic() < self._end:
             act: Callable[[], Awaitable[None]] = self._chance.choice(acts)
-            self._result.did[f"abuse: {act.__name__.replace('_', ' ')}"] += 1
-            try:
-                await act()
-            except wire.TunnelRefused as refusal:
-                if " 429 " not in f"{refusal} " and " 503 " not in f"{refusal} ":
-                    self._result.fault(f"{act.__name__}: {refusal}")
-                self._result.did["abuse: refused"] += 1
-                await asyncio.sleep(0.5)
-            except (Answered, TimeoutError) as fault:
-                self._result.fault(f"{act.__name__}: {fault!r}")
-            except asyncio.IncompleteReadError:
-                self._result.did["abuse: reset"] += 1
-            except OSError:
-                self._result.did["abuse: reset"] += 1
+            await self._do(act.__name__.replace("_", " "), act)
+
+    async def run_in_step(self) -> None:
+        """Every flood and being deaf, one after the other, each at the time that others have it, too."""
+        acts: list[tuple[str, Callable[[float], Awaitable[None]]]] = [("deaf", self._deaf_for)]
+        acts += [(f"flood: {kind}", partial(self._flood_for, kind)) for kind in floods.ALL]
+        began, step_s = time.monotonic(), (self._end - time.monotonic()) / len(acts)
+        for number, (name, act) in enumerate(acts, start=1):
+            while (left_s := began + number * step_s - time.monotonic()) > 0:
+                await self._do(name, partial(act, left_s))
+
+    async def _do(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
+        self._result.did[f"abuse: {name}"] += 1
+        try:
+            await act()
+        except wire.TunnelRefused as refusal:
+            if " 429 " not in f"{refusal} " and " 503 " not in f"{refusal} ":
+                self._result.fault(f"{name}: {refusal}")
+            self._result.did["abuse: refused"] += 1
+            await asyncio.sleep(0.5)
+        except (Answered, TimeoutError) as fault:
+            self._result.fault(f"{name}: {fault!r}")
+        except (asyncio.IncompleteReadError, OSError):
+            self._result.did["abuse: reset"] += 1
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Rude]:
@@ -136,10 +147,13 @@ class Abuser:
 
     async def flood(self) -> None:
         """Anything, as fast as it goes."""
+        await self._flood_for(self._chance.choice(floods.ALL), FLOOD_S * self._chance.random())
+
+    async def _flood_for(self, kind: str, seconds: float) -> None:
         async with self._connection() as rude:
             await rude.opened(self._target)
             rude.writer.write(floods.ARP_REPLY)
-            await rude.sending(_CHUNKS[self._chance.choice(floods.ALL)], FLOOD_S * self._chance.random())
+            await rude.sending(_CHUNKS[kind], seconds)
 
     async def flood_on(self, kind: str) -> None:
         """One tunnel and one flood until the end, of which the server loses what is too much."""
@@ -178,11 +192,13 @@ class Abuser:
 
     async def deaf(self) -> None:
         """Have somebody flood it, and read nothing; some stay until the server has had enough."""
+        await self._deaf_for(14.0 if self._chance.random() < 0.2 else 3.0)
+
+    async def _deaf_for(self, seconds: float) -> None:
         async with self._connection() as rude:
             await rude.opened(self._target)
             rude.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            patience_s = 14.0 if self._chance.random() < 0.2 else 3.0
-            end = time.monotonic() + patience_s
+            end = time.monotonic() + seconds
             while time.monotonic() < end:
                 rude.writer.write(floods.ARP_REPLY + _CHUNKS["UDP from the internet, large"])
                 await asyncio.sleep(floods.KEPT_UP_S)
@@ -255,6 +271,8 @@ async def work(order: Assignment) -> Result:
     async with asyncio.TaskGroup() as group:
         for number in range(order.kinds["abusive"]):
             group.create_task(Abuser(order, number, result).run())
+        for number in range(order.kinds["in step"]):
+            group.create_task(Abuser(order, number, result).run_in_step())
         for number in range(order.kinds["flooding"]):
             group.create_task(Abuser(order, number, result).flood_on(floods.ALL[number % len(floods.ALL)]))
     return result

@@ -40,8 +40,8 @@ LEAVE_S = 120.0
 
 @dataclass(frozen=True)
 class Mix:
-    """How many clients of each kind. flooding: on one tunnel each to the end; the abusive do that, too, for
-    seconds, and everything else that is no good."""
+    """How many clients of each kind. flooding: on one tunnel each to the end; in_step: all with the same flood at
+    a time; the abusive flood, too, by chance and for seconds, and do everything else that is no good."""
 
     bulk_up: int = 2
     bulk_down: int = 2
@@ -49,11 +49,12 @@ class Mix:
     churn: int = 6
     abusive: int = 8
     flooding: int = 0
+    in_step: int = 0
 
     def harder(self) -> Mix:
-        """Twice the churn and the abuse and more, so that the server's heap becomes as large as it gets."""
-        floods = self.flooding + self.abusive
-        return replace(self, churn=2 * self.churn, abusive=2 * self.abusive, flooding=floods)
+        """More churn, and more that abuse it in one way at once than can come together by chance, so that the
+        server's heap becomes as large as it gets."""
+        return replace(self, churn=2 * self.churn, in_step=2 * self.abusive)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def soak(order: Order, say: Callable[[str], None]) -> Soaked:
         proxy = server.proxy
         assert proxy is not None
         pids = staying(server)
-        work(built, server, pids, replace(order, mix=order.mix.harder()), order.warm_up_s, say)
+        warm, *_ = work(built, server, pids, replace(order, mix=order.mix.harder()), order.warm_up_s, say)
+        most = max((sum(look.held.own.values()) for look in warm), default=0.0)
+        say(f"own memory of all three was up to {most:.1f} MiB")
         before, blocks = when_settled(server, pids), live_blocks(server)
         logged = len(proxy.log)
         say(f"{order.seconds / 60:.1f} minutes from here")
@@ -119,7 +122,7 @@ def work(
             bulk[way] = [_bulk(stack, server, way) for _ in range(count)]
         kinds = {"interactive": mix.interactive, "churn": mix.churn}
         good = _clients(stack, server, order, seconds, "soak.clients", 0, kinds)
-        kinds = {"abusive": mix.abusive, "flooding": mix.flooding}
+        kinds = {"abusive": mix.abusive, "flooding": mix.flooding, "in step": mix.in_step}
         bad = _clients(stack, server, order, seconds, "soak.abuse", ATTACKER_NICE, kinds)
         for one in (good, bad):
             one.start()
