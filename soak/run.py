@@ -40,8 +40,8 @@ LEAVE_S = 120.0
 
 @dataclass(frozen=True)
 class Mix:
-    """How many clients of each kind. flooding: on one tunnel each to the end; in_step: all with the same flood at
-    a time; the abusive flood, too, by chance and for seconds, and do everything else that is no good."""
+    """How many clients of each kind. flooding: on one tunnel each to the end; in_step: all with one flood
+    at a time; the abusive flood, too, by chance and for seconds, and do everything else that is no good."""
 
     bulk_up: int = 2
     bulk_down: int = 2
