@@ -2,6 +2,7 @@
 a user."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import pytest
 from support.proxy import Proxy, RunAs, run_proxy
 from support.world import World
 from support.world import world as build_world
+
+# What a shell starts with & has both ignored, and so would the programs under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # A test here shares its cores with others, so how long one example takes says nothing.
 hypothesis.settings.register_profile("side by side", deadline=None)
