@@ -45,4 +45,6 @@ async def test_real_clients_get_in_during_a_storm(world: World, proxy_as: RunAs)
         await asyncio.sleep(2)
         assert len(os.listdir(f"/proc/{server}/fd")) <= before + 5
         assert "Traceback" not in proxy.log
-        assert len(proxy.log.splitlines()) < 400
+        tunnels = ('"tunnel opened"', '"tunnel closed"')  # as many as the machine is quick
+        lines = [line for line in proxy.log.splitlines() if not any(event in line for event in tunnels)]
+        assert len(lines) < 200
