@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Literal
 
 from support import addresses as at
 from support import procfs
+from support.output import Output
 from support.stage import devices_of, make_tun, private_mounts, private_programs
 from support.systemd import activated
 from support.tunnel import RawTunnel, Tunnel
@@ -49,28 +49,23 @@ class Proxy:
     """A running proxy: its processes, its log and the ways to reach it."""
 
     def __init__(
-        self, world: World, run_as: RunAs, process: subprocess.Popen[str], programs: Path, devices: Path
+        self, world: World, run_as: RunAs, process: subprocess.Popen[bytes], programs: Path, devices: Path
     ) -> None:
         self.world = world
         self.run_as = run_as
         self.programs = programs  # the proxy's PATH: the only place where it finds programs
         self.devices = devices  # the proxy's /dev/net, as seen from the machine
-        self.stdout: list[str] = []
         self.port = 0
         self._process = process
-        self._log: list[str] = []
         self._known: set[int] = set()
-        self._readers = [self._collect(process.stdout, self.stdout), self._collect(process.stderr, self._log)]
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._stdout, self._stderr = Output(process.stdout.fileno()), Output(process.stderr.fileno())
 
-    @staticmethod
-    def _collect(stream: object, lines: list[str]) -> threading.Thread:
-        def read() -> None:
-            for line in stream:  # type: ignore[attr-defined]
-                lines.append(line)
-
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        return thread
+    @property
+    def stdout(self) -> list[str]:
+        """Every line it wrote to stdout so far."""
+        return self._stdout.lines()
 
     @property
     def pid(self) -> int:
@@ -80,7 +75,7 @@ class Proxy:
     @property
     def log(self) -> str:
         """Everything the proxy wrote to stderr so far."""
-        return "".join(self._log)
+        return "".join(self._stderr.lines())
 
     @property
     def url(self) -> str:
@@ -102,11 +97,11 @@ class Proxy:
         self.port = self._listening()
 
     def _listening(self) -> int:
-        events = (json.loads(line) for line in list(self._log) if line.startswith("{"))
+        events = (json.loads(line) for line in self._stderr.lines() if line.startswith("{"))
         return next((event["port"] for event in events if event["event"] == "listening"), 0)
 
     def _announced(self) -> str:
-        return next((line for line in list(self.stdout) if line.startswith(READY)), "")
+        return next((line for line in self.stdout if line.startswith(READY)), "")
 
     def processes(self) -> list[int]:
         """Every living process of the proxy, oldest first, also one that lost its parent after an earlier
@@ -176,11 +171,11 @@ class Proxy:
 
     def reload(self) -> str:
         """SIGHUP to launch; returns what was logged until the reload was done or refused."""
-        before = len(self._log)
+        before = len(self._stderr.lines())
         self._process.send_signal(signal.SIGHUP)
         done = ("settings reloaded", "reload failed")
-        wait_until(lambda: any(word in "".join(self._log[before:]) for word in done), "it reloads")
-        return "".join(self._log[before:])
+        wait_until(lambda: any(word in "".join(self._stderr.lines()[before:]) for word in done), "it reloads")
+        return "".join(self._stderr.lines()[before:])
 
     def kill(self, *of: int) -> None:
         """SIGKILL to the given processes, or to all of them."""
@@ -191,7 +186,7 @@ class Proxy:
     def wait(self, timeout_s: float = 20) -> int:
         """Wait for launch to end and return its exit status."""
         status = self._process.wait(timeout_s)
-        for reader in self._readers:
+        for reader in (self._stdout, self._stderr):
             reader.join(timeout_s)
         return status
 
@@ -211,7 +206,7 @@ class Proxy:
         self.kill(*self.processes(), self.pid)
         self._process.wait(10)
         wait_until(lambda: not self.processes(), "every process of the proxy ended")
-        for reader in self._readers:
+        for reader in (self._stdout, self._stderr):
             reader.join(10)
         for stream in (self._process.stdout, self._process.stderr):
             assert stream is not None
@@ -282,7 +277,6 @@ def run_proxy(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
         )
         proxy = Proxy(world, run_as, process, programs, devices)
         try:
