@@ -33,7 +33,7 @@ class Output:
         self._thread.join(timeout_s)
 
     def _empty(self) -> None:
-        waiting = select.poll()
+        waiting = select.poll()  # of its own: a poll object serves one thread at a time
         waiting.register(self._fd, select.POLLIN)
         while not self._has_ended:
             waiting.poll()
