@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aero_l2.config import rules, unsupported
+from aero_l2.config import rules, unused, values
 from aero_l2.config.given import Given, Place, on_one_line
 from aero_l2.config.names import KNOWN, hint, toml_key
 from aero_l2.config.secrets import SecretFault, read_secret
@@ -89,13 +89,13 @@ class _Reading:
         if secret.given is not None:
             self.given[variable.field] = replace(secret.given, value="")
 
-    def refuse_unsupported(self) -> None:
-        """What this version does not act on, of which the strongest that is set counts."""
-        for name in sorted(unsupported.NAMES):
+    def judge_unused(self) -> None:
+        """What has no effect has to be a number, of which the strongest that is set counts."""
+        for name in sorted(unused.NAMES):
             said = [given for given in self.sources.given(name) if given.value]
             try:
-                if said and unsupported.is_wanted(name, said[0].value):
-                    self.faults.append(said[0].fault("is not supported by this version", "unset it"))
+                if said:
+                    values.count(said[0].value)
             except BadValue as fault:
                 self.faults.append(said[0].fault(str(fault), fault.fix))
 
@@ -121,7 +121,7 @@ def load(sources: Sources | Mapping[str, str]) -> Loaded:
     """
     reading = _Reading(sources if isinstance(sources, Sources) else gather(sources))
     reading.faults += reading.sources.config_faults
-    reading.refuse_unsupported()
+    reading.judge_unused()
     for variable in VARIABLES:
         reading.read(variable)
     reading.warnings += about_names(reading.sources)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Final
 
-from aero_l2.config import unsupported
+from aero_l2.config import unused
 from aero_l2.config.variable import PREFIX, Variable
 from aero_l2.config.variables import VARIABLES
 
@@ -28,7 +28,7 @@ BY_NAME: Final = _variables_by_name()
 SECRETS: Final = _secret_names()
 PATHS: Final = tuple(name + FILE for name in SECRETS)
 """Variables that name a secret's file."""
-KNOWN: Final = frozenset((*BY_NAME, *SECRETS, *PATHS, *unsupported.NAMES))
+KNOWN: Final = frozenset((*BY_NAME, *SECRETS, *PATHS, *unused.NAMES))
 
 
 def is_ours(name: str) -> bool:

@@ -101,6 +101,19 @@ class Settings:
     tcp_connect_timeout_ms: int
     log_level: str
     log_format: str
+    metrics_listen: ListenAddress | None
+    metrics: str
+    admin_socket: str | None
+    audit_log: str | None
+    audit_max_bytes: int
+    audit_max_files: int
+    audit_dns: bool
+    capture_dir: str | None
+    capture_max_bytes: int
+    capture_flush_interval_ms: int
+    """0: a capture reaches its file when it is closed."""
+    capture_max_files: int
+    capture_snaplen: int
     user: str | None
     receive_path: str
     version: str

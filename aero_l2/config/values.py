@@ -115,6 +115,11 @@ def listen_address(value: str) -> ListenAddress:
         raise BadValue("does not start with an IP address", fix) from None
 
 
+def optional_listen_address(value: str) -> ListenAddress | None:
+    """`listen_address`, or None where blank."""
+    return listen_address(value) if value else None
+
+
 def port_number(value: str, *, low: int = 1) -> int:
     """A port, `low` to 65535."""
     try:

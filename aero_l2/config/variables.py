@@ -7,6 +7,7 @@ from typing import Final
 from aero_l2 import __version__
 from aero_l2.config import access, values
 from aero_l2.config.network_variables import NETWORK_THEMES
+from aero_l2.config.observe_variables import OBSERVE_THEME
 from aero_l2.config.tunnel_variables import TUNNEL_THEME
 from aero_l2.config.values import Number
 from aero_l2.config.variable import NO_LIMIT, THE_DEFAULT, Theme, Variable
@@ -187,17 +188,8 @@ THEMES: Final[tuple[Theme, ...]] = (
     )),
     TUNNEL_THEME,
     *NETWORK_THEMES,
-    Theme("Log and process", (
-        Variable(
-            "log_level", "AERO_L2_LOG_LEVEL", "info",
-            lambda value: values.choice(value, "debug", "info", "warning", "error"),
-            "Least important lines to log: debug, info, warning, error.", reloadable=True,
-        ),
-        Variable(
-            "log_format", "AERO_L2_LOG_FORMAT", "auto",
-            lambda value: values.choice(value, "auto", "console", "json"),
-            "auto = console on a terminal, json elsewhere.",
-        ),
+    OBSERVE_THEME,
+    Theme("Process", (
         Variable(
             "user", "AERO_L2_USER", "", values.optional_text,
             "The user to become when started by root: aero-l2 if unset. No effect otherwise.",
