@@ -29,10 +29,10 @@ _RECEIVES_PER_TURN = 32
 
 
 class NetdClient:
-    """Requests to netd. ``log`` gets one line for what nobody else would hear of, ``back`` is called once a
-    netd speaks after another one was lost."""
+    """Requests to netd. ``log`` gets event and text of what nobody else would hear of, ``back`` is called
+    once a netd speaks after another one was lost."""
 
-    def __init__(self, log: Callable[[str], None], back: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, log: Callable[[str, str], None], back: Callable[[], None] = lambda: None) -> None:
         self._log = log
         self._back = back
         self._is_lost = False
@@ -177,7 +177,7 @@ class NetdClient:
             except ConnectionError:
                 pass  # netd ended, and `_readable` hears of it
             except OSError as error:
-                self._log(f"a message to the network helper is lost: {error}")
+                self._log("a message to the network helper is lost", str(error))
             self._unsent.popleft()
         return True
 
@@ -205,15 +205,15 @@ class NetdClient:
             except ConnectionResetError:  # it ended before it had read everything
                 data, descriptors = b"", []
             except (OSError, MessageError) as error:
-                self._lost(f"the network helper's socket failed: {error}")
+                self._lost("the network helper's socket failed", str(error))
                 return
             if not data:
                 self._lost("the network helper ended")
                 return
             self._answer(data, descriptors)
 
-    def _lost(self, why: str) -> None:
-        self._log(why)
+    def _lost(self, event: str, text: str = "") -> None:
+        self._log(event, text)
         self._is_lost = True
         self.detach()
 
@@ -230,7 +230,7 @@ class NetdClient:
             answer = messages.decode_answer(data)
         except MessageError as error:
             files.close_all(descriptors)
-            self._log(f"the network helper sent nonsense: {error}")
+            self._log("the network helper sent nonsense", str(error))
             return
         match answer:
             case messages.Made(id):

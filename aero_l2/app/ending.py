@@ -10,7 +10,7 @@ import structlog
 
 REMIND_S: Final = 60.0
 
-_log = structlog.get_logger("aero_l2.app")
+_log = structlog.get_logger(component="server")
 
 
 class Ending:

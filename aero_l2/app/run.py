@@ -24,6 +24,7 @@ from aero_l2.door.listening import describe_origins, listen_advice, shown, shown
 from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.observe import log
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.files import FileBudget
 from aero_l2.quota.host import Host
@@ -34,7 +35,8 @@ from netns.control import Word
 from netns.errors import NetnsError
 from netns.supervisor import STOP_SIGNALS
 
-_log = structlog.get_logger("aero_l2.app")
+_log = structlog.get_logger(component="server")
+_helper_log = LimitedLog(_log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,14 @@ async def run(environment: Environment) -> int:
     """Serve until SIGTERM, SIGINT or the supervisor's end; SIGHUP reloads. Returns the exit status."""
     settings, budget = environment.settings, environment.budget
     loop = asyncio.get_running_loop()
+    log.report_failures(loop)
     ending = Ending()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, ending.ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     metrics = Metrics()
     metrics.python_blocks.set_function(sys.getallocatedblocks)
-    netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
+    netd = NetdClient(functools.partial(_helper_log.write, "error"), back=_helper_is_back)
     try:
         readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections).open)
     except NetnsError as error:
@@ -90,7 +93,7 @@ async def run(environment: Environment) -> int:
         capacity=door.pressure.capacity.text,
     )
     for warning in environment.warnings:  # not earlier: what fails to start says why in one line
-        _log.warning(warning)
+        _log.warning("settings need a look", text=warning)
     reloader = reload_on_hang_up(environment, door, supervisor)
     announcing = spawn(
         announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"
@@ -115,6 +118,10 @@ async def run(environment: Environment) -> int:
     netd.detach()
     _log.info("ended", seconds=round(loop.time() - begun, 3), closed=closed)
     return 0
+
+
+def _helper_is_back() -> None:
+    _helper_log.write("info", "the network helper is back")
 
 
 def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Supervised) -> Reloader:
@@ -161,4 +168,4 @@ async def announce(
         try:
             print(f"AERO_L2_PROXY_READY {url}", flush=True)
         except OSError as error:
-            _log.warning("cannot say so on stdout", reason=error.strerror)
+            _log.warning("cannot say so on stdout", text=error.strerror)

@@ -10,7 +10,8 @@ import asyncio
 import enum
 import time
 from collections.abc import Callable
-from typing import Final, cast
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from aero_l2.auth.modes import Admitted
 from aero_l2.door.endpoints import Tunnelled
@@ -20,7 +21,7 @@ from aero_l2.door.ports import Door, end_writing, prepare_socket
 from aero_l2.door.resume import ResumeOffer, resume_offer
 from aero_l2.errors import AtCapacity, Overloaded, SegmentUnavailable
 from aero_l2.session.registry import Holder
-from aero_l2.tasks import spawn
+from aero_l2.tasks import concerns, spawn, subject
 from aero_l2.web.forwarded import Via, client_group
 from aero_l2.wire.framing import Framing
 
@@ -179,6 +180,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         holder = Holder(self._client, admitted.principal)
+        concerns(**self._who)
         expires_at = admitted.expires_at if self._door.close_on_expiry else None
         try:
             if offer is not None and self._resume(transport, switching, offer, holder, expires_at):
@@ -192,10 +194,10 @@ class Connection(asyncio.Protocol):
                 await tunnel.run(transport, self._early)
         except (AtCapacity, Overloaded, SegmentUnavailable) as failure:
             if isinstance(failure, SegmentUnavailable):
-                self._door.log.write("error", "tunnel cannot be made", failure.reason, peer=self._peer)
-            self._refuse(refusal_of(failure), admitted.principal)
+                self._door.log.write("error", "tunnel cannot be made", failure.reason, **subject())
+            self._refuse(replace(refusal_of(failure), principal=admitted.principal))
         except Exception:
-            self._refuse(FAULT, admitted.principal)
+            self._refuse(replace(FAULT, principal=admitted.principal))
             if self._step is _Step.DONE:
                 transport.abort()  # the 101 is out, and nobody else may have taken the connection over
             raise
@@ -235,6 +237,10 @@ class Connection(asyncio.Protocol):
         transport.write(switching)
 
     @property
+    def _who(self) -> dict[str, Any]:
+        return {"client": self._client, "peer": self._peer} if self._client else {"peer": self._peer}
+
+    @property
     def _peer(self) -> str:
         address, port = self._peername
         return f"{address}:{port}" if address else "unknown"
@@ -246,26 +252,19 @@ class Connection(asyncio.Protocol):
 
     # -- answer
 
-    def _refuse(self, refusal: Refusal, principal: str | None = None) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         if self._step is _Step.DONE:
             return
         refusal.count(self._door.metrics)
-        self._door.log.write(
-            "info",
-            "upgrade refused",
-            refusal.text,
-            kind=refusal.text.partition(":")[0],
-            peer=self._peer,
-            client=self._client,
-            status=refusal.status,
-            **refusal.fields(principal),
-        )
+        fields = {**subject(), **self._who, "status": refusal.status, **refusal.fields()}
+        kind = refusal.text.partition(":")[0]
+        self._door.log.write("info", "upgrade refused", refusal.text, kind=kind, **fields)
         self._answer(refusal.response())
 
     def _reject(self, response: Response) -> None:
         """Answer what is no request, or no handshake; `response` says in our own words why."""
         text = response.body.decode()
-        self._door.log.write("info", "request refused", text, peer=self._peer, status=response.status)
+        self._door.log.write("info", "request refused", text, **self._who, status=response.status)
         self._answer(response)
 
     def _answer(self, response: Response, *, head_only: bool = False) -> None:

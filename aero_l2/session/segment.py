@@ -19,6 +19,7 @@ import structlog
 
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.errors import SegmentUnavailable
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.quota.waiting import Waiting
@@ -29,7 +30,7 @@ from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.server import DnsServer, DnsSockets
 from aero_l2.session.counting import Collector, Reading
 from aero_l2.session.ports import Segment
-from aero_l2.tasks import spawn
+from aero_l2.tasks import spawn, subject
 from netns.client import NetdClient
 from netns.errors import NetnsError
 from netns.flows import FlowWatch, Resync
@@ -37,7 +38,7 @@ from netns.handles import SegmentHandles
 from netns.ruleset import DENIED_COUNTERS, LOST_COUNTERS
 from netns.spec import Forward, SegmentSpec
 
-_log = structlog.get_logger("aero_l2.session")
+_log = structlog.get_logger(component="session")
 _LOOKUP_TIMEOUT_S: Final = 5.0
 _STDERR_KEPT: Final = 2000
 _CHATTER: Final = ("sent tapfd=", "received tapfd=", "Starting slirp", "* ", "WARNING: ")
@@ -71,6 +72,7 @@ class SegmentMaker:
         self._metrics = metrics
         self._collector = Collector(metrics)
         self._resync = Resync(spawn)
+        self._log = LimitedLog(_log)
         self._dns_connections: Waiting[Connection] = Waiting(dns_connections)
 
     def open(self, session_id: int) -> AbstractAsyncContextManager[Segment]:
@@ -85,7 +87,7 @@ class SegmentMaker:
                 handles = await self._netd.create(spec, session_id)
             except NetnsError as error:
                 raise SegmentUnavailable(str(error)) from error
-            handles.relieved = partial(self._relieved, session_id)
+            handles.relieved = partial(self._relieved, {"session": session_id, **subject()})
             stack.callback(self._netd.release, handles)
             await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
             try:
@@ -124,9 +126,9 @@ class SegmentMaker:
         self._metrics.tcp_conns_active.inc(tcp)
         self._metrics.udp_flows_active.inc(udp)
 
-    def _relieved(self, session_id: int, connections: int, reason: str) -> None:
+    def _relieved(self, who: Mapping[str, object], connections: int, reason: str) -> None:
         self._metrics.tcp_connections_reset.inc(connections)
-        _log.warning("connections reset", session=session_id, connections=connections, reason=reason)
+        self._log.write("warning", "connections reset", reason, kind="reason", **who, connections=connections)
 
     async def _read(self, handles: SegmentHandles) -> Reading | None:
         """The namespace's counters; None while netd is away or does not know it."""
