@@ -53,21 +53,25 @@ class Outlet:
         self._fd = fd
         self._wait_s = wait_s
         self._sleeps = False
+        self._is_torn = False
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self.lost = 0
 
-    def write(self, line: str) -> None:
-        """The line, whole if it is no longer than `MAX_LINE`, or nothing."""
+    def write(self, line: str) -> bool:
+        """The line, whole if it is no longer than `MAX_LINE`, or nothing; False if it is lost."""
         ready = self._poll.poll(0 if self._sleeps else self._wait_s * 1000)
         self._sleeps = not ready
-        try:
-            if ready:
-                os.write(self._fd, f"{line}\n".encode(errors="backslashreplace"))
-                return
-        except OSError:
-            pass
-        self.lost += 1
+        data = f"{line}\n".encode(errors="backslashreplace")
+        written = 0
+        if ready:
+            with contextlib.suppress(OSError):
+                written = os.write(self._fd, b"\n" + data if self._is_torn else data) - self._is_torn
+        if written > 0:
+            self._is_torn = written < len(data)  # a disk that has just become full
+        if written < len(data):
+            self.lost += 1
+        return written == len(data)
 
 
 class Log:
@@ -87,13 +91,14 @@ class Log:
         before = self._limit.admit(time.monotonic())
         if before is None:
             return
-        lost, self._outlet.lost = self._outlet.lost, 0
-        if before or lost:
-            self._write("warning", "lines left out", {"lines": before + lost})
+        self._outlet.lost += before
+        if lost := self._outlet.lost:
+            said = self._write("warning", "lines left out", {"lines": lost})
+            self._outlet.lost = 0 if said else lost
         self._write(level, event, fields)
 
-    def _write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
-        self._outlet.write(render(self._style, time.time(), level, event, self._component, fields))
+    def _write(self, level: Level, event: str, fields: Mapping[str, object]) -> bool:
+        return self._outlet.write(render(self._style, time.time(), level, event, self._component, fields))
 
 
 _log = Log("netns")

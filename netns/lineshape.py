@@ -18,7 +18,7 @@ MAX_LINE: Final = 4096
 MAX_VALUE: Final = 1000
 MAX_EXCEPTION: Final = 2500
 _EVENT_WIDTH: Final = 30
-_LEVEL_WIDTH: Final = 7
+_LEVEL_WIDTH: Final = 9
 _MORE: Final = "..."
 _BYTES_OF_ONE: Final = 12
 """Of a character beyond the Basic Multilingual Plane, escaped in JSON."""
@@ -43,8 +43,8 @@ def render(
 
 def utc(now: float) -> str:
     """RFC 3339, UTC, microseconds."""
-    fraction, whole = math.modf(now)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int(fraction * 1e6):06d}Z"
+    seconds, micros = divmod(round(now * 1e6), 10**6)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{micros:06d}Z"
 
 
 def cut(text: str, most: int) -> str:
@@ -95,7 +95,8 @@ def _fit(name: str, value: object, most: int) -> object:
 def _as_words(now: float, level: Level, event: str, fields: Mapping[str, object], *, is_colored: bool) -> str:
     bright, dim, cyan, plain = (_BRIGHT, _DIM, _CYAN, _PLAIN) if is_colored else ("", "", "", "")
     color = _COLORS[level] if is_colored else ""
-    clock = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1e6):06d}"
+    seconds, micros = divmod(round(now * 1e6), 10**6)
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{micros:06d}"
     words = [
         f"{cyan}{name}{plain}={quoted(cut(value, MAX_VALUE) if isinstance(value, str) else value)}"
         for name, value in fields.items()

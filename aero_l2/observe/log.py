@@ -164,7 +164,8 @@ def _of_library(_logger: object, name: str, line: EventDict) -> EventDict:
     """A line of somebody else's: what it says is no event of ours."""
     record: logging.LogRecord = line["_record"]
     level = name if name in LEVELS else "error"
-    said = {"event": "library says", "component": LIBRARIES, "logger": record.name, "level": level}
+    event = "Python warns" if record.name == "py.warnings" else "library says"
+    said = {"event": event, "component": LIBRARIES, "logger": record.name, "level": level}
     return {**line, **said, "text": scrub(str(line["event"]))}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import threading
 from collections.abc import Callable, Iterable
@@ -27,7 +28,11 @@ class Outlet:
         self._stream = stream
         self._wait_s = wait_s
         self._sleeps = False
-        self._poll = _poll_of(stream)
+        self._is_torn = False
+        self._fd = _descriptor_of(stream)
+        self._poll = select.poll()
+        if self._fd >= 0:
+            self._poll.register(self._fd, select.POLLOUT)
         self._lock = threading.RLock()
         self._lost = 0
         self.ahead: Callable[[int], Iterable[str]] = lambda lost: ()
@@ -53,24 +58,26 @@ class Outlet:
         return False
 
     def _write(self, text: str) -> bool:
-        if self._poll is not None:
-            ready = self._poll.poll(0 if self._sleeps else self._wait_s * 1000)
-            self._sleeps = not ready
-            if not ready:
-                return False
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):
+        """Whether all of it is written."""
+        if self._fd < 0:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(text)
+                return True
             return False
-        return True
+        ready = self._poll.poll(0 if self._sleeps else self._wait_s * 1000)
+        self._sleeps = not ready
+        data = text.encode(errors="backslashreplace")
+        written = 0
+        if ready:
+            with contextlib.suppress(OSError):
+                written = os.write(self._fd, b"\n" + data if self._is_torn else data) - self._is_torn
+        if written > 0:
+            self._is_torn = written < len(data)  # a disk that has just become full
+        return written == len(data)
 
 
-def _poll_of(stream: TextIO) -> select.poll | None:
-    """Tells whether a page can be written at once; None where there is no descriptor to ask about."""
-    poll = select.poll()
-    try:
-        poll.register(stream.fileno(), select.POLLOUT)
-    except (OSError, ValueError, AttributeError):
-        return None
-    return poll
+def _descriptor_of(stream: TextIO) -> int:
+    """To be written to without the stream's buffer, which would keep what could not be written; -1: none."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return stream.fileno()
+    return -1

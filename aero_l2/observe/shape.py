@@ -23,6 +23,7 @@ MAX_FIELDS: Final = 40
 HEAD: Final = ("timestamp", "level", "event", "component", "session", "client", "peer", "principal")
 """Fields that come first, in this order, where they are there."""
 
+EVENT_WIDTH: Final = 30
 _MORE: Final = "..."
 _BYTES_OF_ONE: Final = 12
 """Of a character beyond the Basic Multilingual Plane, escaped in JSON."""
@@ -67,9 +68,7 @@ def as_json(_logger: object, _name: str, line: EventDict) -> str:
 
 def as_words(colors: bool) -> Callable[[object, str, EventDict], str]:
     """The same for a terminal, where an exception stands on lines below."""
-    console = structlog.dev.ConsoleRenderer(
-        colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
-    )
+    console = _console(colors)
 
     def render(logger: object, name: str, line: EventDict) -> str:
         shown: EventDict = {field: _shown(field, line[field]) for field in _in_order(line)}
@@ -77,6 +76,28 @@ def as_words(colors: bool) -> Callable[[object, str, EventDict], str]:
         return str(console(logger, name, shown))
 
     return render
+
+
+def _console(colors: bool) -> structlog.dev.ConsoleRenderer:
+    """structlog's, but for the quoting of values, which is done here; plain, since other formatters show
+    local variables, secrets among them."""
+    styles = structlog.dev.ConsoleRenderer.get_default_column_styles(colors=colors)
+    levels = structlog.dev.ConsoleRenderer.get_default_level_styles(colors=colors)
+
+    def column(name: str, key: str | None, value: str, width: int = 0) -> structlog.dev.Column:
+        formatter = structlog.dev.KeyValueColumnFormatter(key, value, styles.reset, str, width)
+        return structlog.dev.Column(name, formatter)
+
+    return structlog.dev.ConsoleRenderer(
+        columns=[
+            column("timestamp", None, styles.timestamp),
+            structlog.dev.Column("level", structlog.dev.LogLevelColumnFormatter(levels, styles.reset)),
+            column("event", None, styles.bright, EVENT_WIDTH),
+            column("", styles.kv_key, styles.kv_value),
+        ],
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
 
 
 def _in_order(line: Mapping[str, object]) -> list[str]:
