@@ -63,9 +63,13 @@ async def run(environment: Environment) -> int:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, ending.ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    metrics = Metrics()
+    metrics = Metrics(is_on=settings.metrics == "on")
     metrics.python_blocks.set_function(sys.getallocatedblocks)
-    netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
+    netd = NetdClient(
+        lambda text: _log.error(text),
+        back=lambda: _log.info("the network helper is back"),
+        account=metrics.netd_request,
+    )
     try:
         readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections).open)
     except NetnsError as error:

@@ -16,6 +16,7 @@ NETD_RESULTS: Final = {
     **dict.fromkeys(
         ("create", "counters", "flows", "open"), ("ok", "refused", "timeout", "lost", "cancelled")
     ),
+    "check": ("ok", "timeout", "lost", "cancelled"),
     **dict.fromkeys(("adopt", "release"), ("sent", "lost")),
 }
 """What became of each kind of request to the network helper; the last two kinds are not answered."""
@@ -60,8 +61,9 @@ class HostMetrics(Declarer):
     def _declare_netd(self) -> None:
         self.netd_requests = self._grid(
             "aero_l2_netd_requests_total",
-            "Requests to the network helper by what became of them: ok, refused by it, timeout, lost because "
-            "it was not there or went, cancelled by us; adopt and release are not answered, but sent.",
+            "Requests to the network helper by what became of them: ok, refused by it, timeout, lost "
+            "because it was not there or went, cancelled by us; adopt and release are not answered, but "
+            "sent; check asks whether it answers at all.",
             ("kind", "result"),
             NETD_RESULTS,
         )
@@ -73,6 +75,12 @@ class HostMetrics(Declarer):
             answered,
             NETD_BUCKETS_S,
         )
+
+    def netd_request(self, kind: str, result: str, seconds: float | None) -> None:
+        """Count a request to the network helper (`netns.account.Account`)."""
+        self.netd_requests[kind][result].inc()
+        if seconds is not None:
+            self.netd_request_seconds[kind].observe(seconds)
 
     def _declare_processes(self) -> None:
         self.process_cpu_seconds = self._counters(

@@ -79,9 +79,9 @@ class SessionMetrics(Declarer):
             "Time that each step of setting a tunnel up took: turn waits for others; lookup resolves the "
             "targets of forwards; netd is from the request to the network helper to its answer, and within "
             "it queue waits for a thread, namespace makes it, taps both interfaces, rules applies nftables "
-            "and configures the interfaces beside it, sockets opens them inside, nat_start starts slirp4netns; "
-            "services starts DHCP and DNS; total is from the admitted upgrade to its 101; nat_ready from "
-            "netd's answer until slirp4netns reads packets, behind the 101 mostly.",
+            "and configures the interfaces beside it, sockets opens them inside, nat_start starts "
+            "slirp4netns; services starts DHCP and DNS; total is from the admitted upgrade to its 101; "
+            "nat_ready from netd's answer until slirp4netns reads packets, behind the 101 mostly.",
             "step",
             SETUP_STEPS,
             SETUP_BUCKETS_S,
