@@ -21,6 +21,7 @@ from aero_l2.config.forwards import ForwardRule
 from aero_l2.errors import SegmentUnavailable
 from aero_l2.observe.metrics import Metrics
 from aero_l2.observe.metrics.dns import RCODES
+from aero_l2.observe.processes import Processes
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.quota.waiting import Waiting
 from aero_l2.services.dhcp.server import DhcpServer
@@ -38,6 +39,7 @@ from netns.errors import NetnsError
 from netns.flows import FlowWatch, Resync
 from netns.handles import SegmentHandles
 from netns.spec import Forward, SegmentSpec
+from netns.vitals import pid_of
 
 _log = structlog.get_logger("aero_l2.session")
 _LOOKUP_TIMEOUT_S: Final = 5.0
@@ -72,6 +74,7 @@ class SegmentMaker:
         self._resolver = resolver
         self._metrics = metrics
         self._collector = Collector(metrics)
+        self.processes = Processes(metrics)
         self._resync = Resync(spawn)
         self._dns_connections: Waiting[Connection] = Waiting(dns_connections)
 
@@ -95,6 +98,7 @@ class SegmentMaker:
             clock.netd_took(handles.took, handles.nat_ready)
             await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
             try:
+                stack.enter_context(self.processes.nat(pid_of(handles.process)))
                 watch = self._furnish(stack, handles)
             except OSError as error:
                 raise SegmentUnavailable(f"cannot serve the tunnel's network: {error}") from error

@@ -39,6 +39,7 @@ class Metrics(SessionMetrics, DoorMetrics, TrafficMetrics, DnsMetrics, HostMetri
         self._declare_netd()
         self._declare_pressure()
         self._declare_processes()
+        self._declare_build()
 
     def render(self) -> bytes:
         """All metrics in the Prometheus text format, version 0.0.4 (`CONTENT_TYPE`)."""

@@ -20,7 +20,7 @@ NETD_RESULTS: Final = {
     **dict.fromkeys(("adopt", "release"), ("sent", "lost")),
 }
 """What became of each kind of request to the network helper; the last two kinds are not answered."""
-BUILD_TEXT: Final = "1; its labels say what runs here."
+BUILD_LABELS: Final = ("version", "git_sha", "built_at", "python")
 PROCESSES: Final = ("launch", "netd", "server", "nat")
 
 
@@ -108,14 +108,11 @@ class HostMetrics(Declarer):
     def _of_processes(self, name: str, text: str) -> dict[str, Gauge]:
         return self._gauges(name, text, "process", PROCESSES)
 
+    def _declare_build(self) -> None:
+        self.build_info = self._made(
+            Gauge, "aero_l2_build_info", "1; its labels say what runs here.", labelnames=BUILD_LABELS
+        )
+
     def describe_build(self, version: str, git_sha: str, built_at: str) -> None:
         """Expose the build, as /version says it, and the interpreter; once."""
-        labels = {
-            "version": version,
-            "git_sha": git_sha,
-            "built_at": built_at,
-            "python": platform.python_version(),
-        }
-        if self.is_on:
-            build = Gauge("aero_l2_build_info", BUILD_TEXT, list(labels), registry=self.registry)
-            build.labels(**labels).set(1)
+        self._child(self.build_info, version, git_sha, built_at, platform.python_version()).set(1)
