@@ -87,7 +87,7 @@ def _calls(node: ast.Call, place: str) -> Iterator[Call]:
         levels, words = frozenset((_text(words[0], place),)), words[1:]
     elif called.startswith("getattr(") and called.split("(")[1].split(",")[0].endswith("_log"):
         levels = frozenset()
-    elif place.startswith("netns/client.py") and called in ("self._log", "self._lost"):
+    elif place.startswith(("netns/client.py", "netns/outbox.py")) and called in ("self._log", "self._lost"):
         levels = frozenset(("error",))
     else:
         return
