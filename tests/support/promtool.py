@@ -45,7 +45,9 @@ def alerts() -> dict[str, dict[str, Any]]:
 def samples() -> dict[str, dict[str, set[str]]]:
     """Every sample of /metrics: its labels, and the values that each may have."""
     found: dict[str, dict[str, set[str]]] = {}
-    for family in text_string_to_metric_families(Metrics().render().decode()):
+    metrics = Metrics()
+    metrics.describe_build("0.1.0", "dev", "")
+    for family in text_string_to_metric_families(metrics.render().decode()):
         for sample in family.samples:
             labels = found.setdefault(sample.name, {})
             for name, value in sample.labels.items():
