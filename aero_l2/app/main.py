@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             ready_stdout=options.ready_stdout,
         )
         status = runner.run(run(environment))
+        with contextlib.suppress(OSError):  # no word comes any more, even if a disk keeps this from ending
+            control.shutdown(socket.SHUT_RDWR)
         end(status)
 
 

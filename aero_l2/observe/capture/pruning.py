@@ -90,16 +90,21 @@ class Pruning:
         if not is_file_name(name) or name in self._open or name in self._closed_names:
             return
         with contextlib.suppress(OSError):
-            heapq.heappush(self._found, (entry.stat(follow_symlinks=False).st_mtime_ns, name))
+            status = entry.stat(follow_symlinks=False)
+            if _is_ours(status):
+                heapq.heappush(self._found, (status.st_mtime_ns, name))
 
     def _remove(self, name: str) -> None:
         path = os.path.join(self._folder, name)
         with contextlib.suppress(OSError):
             fd = os.open(path, _FLAGS)
             try:
-                status = os.fstat(fd)
-                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                if _is_ours(os.fstat(fd)):
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(path)
             finally:
                 os.close(fd)
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
