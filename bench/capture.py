@@ -2,7 +2,7 @@
 
 CPU time for a frame, of the event loop, which hands batches over, and of the writer's thread, which encodes
 and writes them; by size of frames and batches, smallest of several rounds. Then how late the loop is while
-the thread writes 90 MB a second. The directory is on the disk to be measured, by default that of temporary files.
+the thread writes 90 MB a second. The directory is on the disk to be measured, by default for temporary files.
 """
 
 from __future__ import annotations
