@@ -44,13 +44,14 @@ class Environment:
     """What the server gets from its surroundings.
 
     settings: as they were given; file descriptors may allow fewer tunnels (`budget`).
-    listen_setting: what decided where to listen, in words for people. sockets: to listen on instead.
+    listen_setting, metrics_setting: what decided where to listen, for people. sockets: to listen on instead.
     """
 
     sources: Sources
     settings: Settings
     warnings: tuple[str, ...]
     listen_setting: str
+    metrics_setting: str
     budget: FileBudget
     control: socket.socket
     sockets: tuple[socket.socket, ...]
@@ -65,13 +66,18 @@ async def run(environment: Environment) -> int:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, ending.ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    metrics = Metrics()
+    metrics = Metrics(is_on=settings.metrics == "on")
     metrics.python_blocks.set_function(sys.getallocatedblocks)
-    netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
+    netd = NetdClient(
+        lambda text: _log.error(text),
+        back=lambda: _log.info("the network helper is back"),
+        account=metrics.netd_request,
+    )
     try:
-        readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections).open)
+        maker = segment_maker(settings, netd, metrics, budget.dns_connections)
     except NetnsError as error:
         return cannot_start(str(error))
+    readiness = Readiness(maker.open)
     supervisor = Supervised(environment.control, netd, ending)
     sockets = environment.sockets
     rules = CaptureRules.of(settings)
@@ -92,6 +98,10 @@ async def run(environment: Environment) -> int:
             f"{environment.listen_setting}: cannot listen on {shown_address(settings)}: "
             f"{listen_advice(error)}"
         )
+    door.endpoints.scrapes.prepare = maker.processes.look
+    if settings.metrics_listen is not None and (failure := await watch_from(door, environment)):
+        await door.close()
+        return cannot_start(failure)
     _log.info(
         "listening",
         address=" ".join(map(shown, door.addresses)) if sockets else shown_address(settings),
@@ -129,6 +139,19 @@ async def run(environment: Environment) -> int:
     netd.detach()
     _log.info("ended", seconds=round(loop.time() - begun, 3), closed=closed)
     return 0
+
+
+async def watch_from(door: DoorServer, environment: Environment) -> str | None:
+    """Serve monitoring at its own address; why that cannot be done, if so."""
+    address = environment.settings.metrics_listen
+    assert address is not None
+    try:
+        await door.monitor.listen(address)
+    except OSError as error:
+        return f"{environment.metrics_setting}: cannot listen on {shown(address)}: {listen_advice(error)}"
+    assert door.monitor.address is not None
+    _log.info("metrics", address=shown(address), port=door.monitor.address[1])
+    return None
 
 
 def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Supervised) -> Reloader:

@@ -45,8 +45,13 @@ class Record:
         reason = f"{who}, while its tunnel was being made"
         self._log.info("tunnel not opened", reason=reason, seconds=round(seconds, 3))
 
+    def has_turn(self) -> None:
+        """It waited for others long enough."""
+        self._metrics.setup_seconds["turn"].observe(time.monotonic() - self._begun)
+
     def opened(self, framing: str) -> None:
         """Frames flow."""
+        self._metrics.setup_seconds["total"].observe(time.monotonic() - self._begun)
         self._was_opened = True
         self._metrics.sessions.inc()
         self._metrics.sessions_active.inc()
