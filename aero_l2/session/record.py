@@ -105,6 +105,10 @@ class Record:
         """Something of ours is lost, and the tunnel ends for it."""
         _log.error("tunnel fails", **self._who, text=why)
 
+    def capture_failed(self, why: str, path: str | None) -> None:
+        """Its capture ended before its time, or could not be begun; the tunnel goes on."""
+        _log.error("capture ends", **self._who, text=why, file=path)
+
     def closing(self, reason: Reason) -> None:
         """The end has begun."""
         self._no_longer_kept()

@@ -1,4 +1,4 @@
-"""What the real proxy serves to Prometheus, read by promtool and by the alert rules' and dashboard's names."""
+"""What the real proxy serves to Prometheus, read by promtool and compared with rules and dashboard."""
 
 from __future__ import annotations
 
