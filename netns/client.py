@@ -30,12 +30,12 @@ _RECEIVES_PER_TURN = 32
 
 
 class NetdClient:
-    """Requests to netd. ``log`` gets one line for what nobody else would hear of, ``back`` is called once a
-    netd speaks after another one was lost, ``account`` hears what became of each request."""
+    """Requests to netd. ``log`` gets event and text of what nobody else would hear of, ``back`` is called
+    once a netd speaks after another one was lost, ``account`` hears what became of each request."""
 
     def __init__(
         self,
-        log: Callable[[str], None],
+        log: Callable[[str, str], None],
         back: Callable[[], None] = lambda: None,
         account: Account = unaccounted,
     ) -> None:
@@ -199,15 +199,15 @@ class NetdClient:
             except ConnectionResetError:  # it ended before it had read everything
                 data, descriptors = b"", []
             except (OSError, MessageError) as error:
-                self._lost(f"the network helper's socket failed: {error}")
+                self._lost("the network helper's socket failed", str(error))
                 return
             if not data:
                 self._lost("the network helper ended")
                 return
             self._answer(data, descriptors)
 
-    def _lost(self, why: str) -> None:
-        self._log(why)
+    def _lost(self, event: str, text: str = "") -> None:
+        self._log(event, text)
         self._is_lost = True
         self.detach()
 
@@ -224,7 +224,7 @@ class NetdClient:
             answer = messages.decode_answer(data)
         except MessageError as error:
             files.close_all(descriptors)
-            self._log(f"the network helper sent nonsense: {error}")
+            self._log("the network helper sent nonsense", str(error))
             return
         match answer:
             case messages.Made(id, took):

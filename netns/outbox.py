@@ -12,7 +12,7 @@ Send = Callable[[socket.socket], None]
 class Outbox:
     """Messages to one peer at a time; what waits is dropped when that goes. ``log`` hears of what is lost."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, log: Callable[[str, str], None]) -> None:
         self._log = log
         self._socket: socket.socket | None = None
         self._unsent: deque[Send] = deque()
@@ -51,6 +51,6 @@ class Outbox:
             except ConnectionError:
                 pass  # the peer ended, and whoever reads hears of it
             except OSError as error:
-                self._log(f"a message to the network helper is lost: {error}")
+                self._log("a message to the network helper is lost", str(error))
             self._unsent.popleft()
         return True

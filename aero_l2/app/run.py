@@ -26,6 +26,7 @@ from aero_l2.door.server import DoorServer, serve
 from aero_l2.observe import log
 from aero_l2.observe.capture.captures import Captures
 from aero_l2.observe.capture.rules import CaptureRules
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.files import FileBudget
 from aero_l2.quota.host import Host
@@ -36,7 +37,8 @@ from netns.control import Word
 from netns.errors import NetnsError
 from netns.supervisor import STOP_SIGNALS
 
-_log = structlog.get_logger("aero_l2.app")
+_log = structlog.get_logger(component="server")
+_helper_log = LimitedLog(_log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ async def run(environment: Environment) -> int:
     """Serve until SIGTERM, SIGINT or the supervisor's end; SIGHUP reloads. Returns the exit status."""
     settings, budget = environment.settings, environment.budget
     loop = asyncio.get_running_loop()
+    log.report_failures(loop)
     ending = Ending()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, ending.ask)
@@ -69,9 +72,7 @@ async def run(environment: Environment) -> int:
     metrics = Metrics(is_on=settings.metrics == "on")
     metrics.python_blocks.set_function(sys.getallocatedblocks)
     netd = NetdClient(
-        lambda text: _log.error(text),
-        back=lambda: _log.info("the network helper is back"),
-        account=metrics.netd_request,
+        functools.partial(_helper_log.write, "error"), back=_helper_is_back, account=metrics.netd_request
     )
     try:
         maker = segment_maker(settings, netd, metrics, budget.dns_connections)
@@ -111,7 +112,7 @@ async def run(environment: Environment) -> int:
         capacity=door.pressure.capacity.text,
     )
     for warning in environment.warnings:  # not earlier: what fails to start says why in one line
-        _log.warning(warning)
+        _log.warning("settings need a look", text=warning)
     reloader = reload_on_hang_up(environment, door, supervisor)
     announcing = spawn(
         announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"
@@ -141,6 +142,10 @@ async def run(environment: Environment) -> int:
     return 0
 
 
+def _helper_is_back() -> None:
+    _helper_log.write("info", "the network helper is back")
+
+
 async def watch_from(door: DoorServer, environment: Environment) -> str | None:
     """Serve monitoring at its own address; why that cannot be done, if so."""
     address = environment.settings.metrics_listen
@@ -150,7 +155,7 @@ async def watch_from(door: DoorServer, environment: Environment) -> str | None:
     except OSError as error:
         return f"{environment.metrics_setting}: cannot listen on {shown(address)}: {listen_advice(error)}"
     assert door.monitor.address is not None
-    _log.info("metrics", address=shown(address), port=door.monitor.address[1])
+    _log.info("metrics are served", address=shown(address), port=door.monitor.address[1])
     return None
 
 
@@ -198,4 +203,4 @@ async def announce(
         try:
             print(f"AERO_L2_PROXY_READY {url}", flush=True)
         except OSError as error:
-            _log.warning("cannot say so on stdout", reason=error.strerror)
+            _log.warning("cannot say so on stdout", text=error.strerror)

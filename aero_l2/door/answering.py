@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from aero_l2.door.endpoints import Answer, Delayed
 from aero_l2.door.http import BadRequest, HeadReader, RequestHead, Response, text_response
@@ -101,6 +101,11 @@ class Answering(asyncio.Protocol):
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
         return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
 
+    @property
+    def _who(self) -> dict[str, Any]:
+        """For the log: who asks."""
+        return {"peer": self._peer}
+
     def _read_head(self, data: bytes) -> None:
         try:
             found = self._reader.feed(data)
@@ -124,7 +129,7 @@ class Answering(asyncio.Protocol):
     def _reject(self, response: Response) -> None:
         """Answer what is no request, or no handshake; `response` says in our own words why."""
         text = response.body.decode()
-        self._desk.log.write("info", "request refused", text, peer=self._peer, status=response.status)
+        self._desk.log.write("info", "request refused", text, **self._who, status=response.status)
         self._answer(response)
 
     def _give(self, answer: Answer, *, head_only: bool) -> None:

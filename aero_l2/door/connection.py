@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from aero_l2.auth.modes import Admitted
 from aero_l2.door.answering import Answering, Step
@@ -19,7 +20,7 @@ from aero_l2.door.ports import Door
 from aero_l2.door.resume import ResumeOffer, resume_offer
 from aero_l2.errors import AtCapacity, Overloaded, SegmentUnavailable
 from aero_l2.session.registry import Holder
-from aero_l2.tasks import spawn
+from aero_l2.tasks import concerns, spawn, subject
 from aero_l2.web.forwarded import Via, client_group
 from aero_l2.wire.framing import Framing
 
@@ -127,6 +128,7 @@ class Connection(Answering):
         transport = self._transport
         assert transport is not None
         holder = Holder(self._client, admitted.principal)
+        concerns(**self._who)
         expires_at = admitted.expires_at if self._door.close_on_expiry else None
         try:
             if offer is not None and self._resume(transport, switching, offer, holder, expires_at):
@@ -140,10 +142,10 @@ class Connection(Answering):
                 await tunnel.run(transport, self._early)
         except (AtCapacity, Overloaded, SegmentUnavailable) as failure:
             if isinstance(failure, SegmentUnavailable):
-                self._door.log.write("error", "tunnel cannot be made", failure.reason, peer=self._peer)
-            self._refuse(refusal_of(failure), admitted.principal)
+                self._door.log.write("error", "tunnel cannot be made", failure.reason, **subject())
+            self._refuse(replace(refusal_of(failure), principal=admitted.principal))
         except Exception:
-            self._refuse(FAULT, admitted.principal)
+            self._refuse(replace(FAULT, principal=admitted.principal))
             if self._step is Step.DONE:
                 transport.abort()  # the 101 is out, and nobody else may have taken the connection over
             raise
@@ -182,22 +184,19 @@ class Connection(Answering):
         self._door.left(self)
         transport.write(switching)
 
+    @property
+    def _who(self) -> dict[str, Any]:
+        return {"client": self._client, **super()._who} if self._client else super()._who
+
     # -- answer
 
-    def _refuse(self, refusal: Refusal, principal: str | None = None) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         if self._step is Step.DONE:
             return
         refusal.count(self._door.metrics)
-        self._door.log.write(
-            "info",
-            "upgrade refused",
-            refusal.text,
-            kind=refusal.text.partition(":")[0],
-            peer=self._peer,
-            client=self._client,
-            status=refusal.status,
-            **refusal.fields(principal),
-        )
+        fields = {**subject(), **self._who, "status": refusal.status, **refusal.fields()}
+        kind = refusal.text.partition(":")[0]
+        self._door.log.write("info", "upgrade refused", refusal.text, kind=kind, **fields)
         self._answer(refusal.response())
 
     def _answer(self, response: Response, *, head_only: bool = False) -> None:

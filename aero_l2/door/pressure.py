@@ -20,7 +20,7 @@ LOOK_S: Final = 1.0
 """A look at the host is good for so long; it costs about half a millisecond."""
 LATE: Final = "the server is overloaded; try again"
 
-_log = structlog.get_logger("aero_l2.door")
+_log = structlog.get_logger(component="door")
 
 HostRoom = Callable[[int], Room]
 """What the host has while so many tunnels stand."""

@@ -73,7 +73,7 @@ class DoorServer:
         self.tunnels = tunnels
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
-        self.log = LimitedLog(structlog.get_logger("aero_l2.door"))
+        self.log = LimitedLog(structlog.get_logger(component="door"))
         self._limits = Limits(settings.max_frame_payload, settings.max_control_payload)
         self.attempts = RateLimit(settings.upgrades_per_minute_per_ip)
         self.sessions = SessionIssuer(settings)

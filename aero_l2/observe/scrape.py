@@ -21,7 +21,7 @@ from aero_l2.observe.metrics import Metrics
 from aero_l2.tasks import spawn
 
 SLICE_S: Final = 0.001
-_log = structlog.get_logger("aero_l2.observe")
+_log = structlog.get_logger(component="server")
 
 
 async def _nothing() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ import structlog
 
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.errors import SegmentUnavailable
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.observe.metrics.dns import RCODES
 from aero_l2.observe.processes import Processes
@@ -33,7 +34,7 @@ from aero_l2.session.counting import Collector, Reading
 from aero_l2.session.ports import Segment
 from aero_l2.session.readiness import TRIAL_SESSION
 from aero_l2.session.setupclock import SetupClock
-from aero_l2.tasks import spawn
+from aero_l2.tasks import spawn, subject
 from netns.client import NetdClient
 from netns.errors import NetnsError
 from netns.flows import FlowWatch, Resync
@@ -41,7 +42,7 @@ from netns.handles import SegmentHandles
 from netns.spec import Forward, SegmentSpec
 from netns.vitals import pid_of
 
-_log = structlog.get_logger("aero_l2.session")
+_log = structlog.get_logger(component="session")
 _LOOKUP_TIMEOUT_S: Final = 5.0
 _STDERR_KEPT: Final = 2000
 _CHATTER: Final = ("sent tapfd=", "received tapfd=", "Starting slirp", "* ", "WARNING: ")
@@ -76,6 +77,7 @@ class SegmentMaker:
         self._collector = Collector(metrics)
         self.processes = Processes(metrics)
         self._resync = Resync(spawn)
+        self._log = LimitedLog(_log)
         self._dns_connections: Waiting[Connection] = Waiting(dns_connections)
 
     def open(self, session_id: int) -> AbstractAsyncContextManager[Segment]:
@@ -93,7 +95,7 @@ class SegmentMaker:
                 clock.step("netd")
             except NetnsError as error:
                 raise SegmentUnavailable(str(error)) from error
-            handles.relieved = partial(self._relieved, session_id)
+            handles.relieved = partial(self._relieved, {"session": session_id, **subject()})
             stack.callback(self._netd.release, handles)
             clock.netd_took(handles.took, handles.nat_ready)
             await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
@@ -135,9 +137,9 @@ class SegmentMaker:
         self._metrics.tcp_conns_active.inc(tcp)
         self._metrics.udp_flows_active.inc(udp)
 
-    def _relieved(self, session_id: int, connections: int, reason: str) -> None:
+    def _relieved(self, who: Mapping[str, object], connections: int, reason: str) -> None:
         self._metrics.tcp_connections_reset.inc(connections)
-        _log.warning("connections reset", session=session_id, connections=connections, reason=reason)
+        self._log.write("warning", "connections reset", reason, kind="reason", **who, connections=connections)
 
     async def _read(self, handles: SegmentHandles) -> Reading | None:
         """The namespace's counters; None while netd is away or does not know it."""

@@ -156,7 +156,7 @@ def configured(stream: io.StringIO, level: str = "info") -> list[dict[str, Any]]
 def test_lines_are_json_off_a_terminal(stream: io.StringIO) -> None:
     ours, theirs, failed = configured(stream)
     assert (ours["event"], ours["level"], ours["size"]) == ("ours", "info", 3)
-    assert (theirs["event"], theirs["level"]) == ("theirs 4", "warning")
+    assert (theirs["event"], theirs["text"], theirs["level"]) == ("library says", "theirs 4", "warning")
     assert "ValueError: why" in failed["exception"]
     assert ours["timestamp"].endswith("Z")
 

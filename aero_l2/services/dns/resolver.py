@@ -28,7 +28,7 @@ from aero_l2.services.dns.pace import SHARED_BYTE_COST, Pace
 from aero_l2.services.dns.silence import Silence
 from aero_l2.services.dns.upstream import Upstreams
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = structlog.get_logger(component="dns")
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
 # Questions that a stub resolver has open at a time: a name or two, of two types each.
@@ -162,8 +162,11 @@ class Resolver:
             return None
         with self._counted():
             found = await self._upstreams.ask(query, servers, pace)
-        if (line := self._silence.note(time.monotonic(), answered=found is not None)) is not None:
-            _log.warning(line, servers=[str(server) for server in servers])
+        news = self._silence.note(time.monotonic(), answered=found is not None)
+        if news == "silent":
+            _log.warning("DNS servers do not answer", servers=[str(server) for server in servers])
+        elif news == "back":
+            _log.info("DNS servers answer again", servers=[str(server) for server in servers])
         if found is not None:
             cache.put(query, found, servers)
         return found
