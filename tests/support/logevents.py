@@ -79,6 +79,8 @@ def _calls(node: ast.Call, place: str) -> Iterator[Call]:
     words = list(node.args)
     levels: frozenset[str]
     if isinstance(function, ast.Attribute) and function.attr in _TELLING and _is_log(function.value):
+        if function.attr == "write" and not _is_level(words[:1]):  # an audit log's, or a file's
+            return
         if function.attr == "write":
             levels, words = frozenset(_text(words[0], place).split()), words[1:]
         else:
@@ -98,6 +100,10 @@ def _calls(node: ast.Call, place: str) -> Iterator[Call]:
     if "exc_info" in fields:
         fields = fields - {"exc_info"} | {"exception"}
     yield Call(place, _text(words[0], place), levels, frozenset(fields))
+
+
+def _is_level(words: list[ast.expr]) -> bool:
+    return bool(words) and isinstance(words[0], ast.Constant) and words[0].value in LEVELS
 
 
 def _is_log(value: ast.expr) -> bool:
