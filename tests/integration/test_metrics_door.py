@@ -193,6 +193,22 @@ async def test_what_is_shed_and_readiness(world: World, proxy_as: RunAs) -> None
         assert proxy.wait() == 0
 
 
+async def test_cookies_that_are_issued_and_refused(world: World, proxy_as: RunAs) -> None:
+    settings = {
+        "AERO_L2_AUTH_MODE": "session",
+        "AERO_L2_SESSION_SECRET": SECRET,
+        "AERO_L2_ALLOWED_ORIGINS": ORIGIN,
+        "AERO_L2_SESSION_ENDPOINT": "1",
+        "AERO_L2_MAX_CONNECTIONS_PER_IP": "5",
+    }
+    with guarded(world, proxy_as, **settings) as proxy:
+        counting = Counting(proxy)
+        for origin, status in ((ORIGIN, 200), (ORIGIN, 200), ("https://x.test", 403)):
+            fields = (f"Origin: {origin}", "Content-Length: 0")
+            assert upgrade(proxy, *fields, path="/session", method="POST") == status
+        await counting.exactly({"l2_session_cookies_issued_total": 2, "l2_session_cookies_refused_total": 1})
+
+
 async def test_no_client_adds_a_series(world: World, proxy_as: RunAs) -> None:
     """Headers, paths, names, principals and frames of all kinds: the series are those of the start."""
     settings = {

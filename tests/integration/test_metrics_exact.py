@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import struct
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -16,8 +17,10 @@ from support.counting import Counting
 from support.cut import cut
 from support.proxy import Proxy, RunAs, run_proxy
 from support.rawguest import RawGuest, raw_guest
+from support.tunnel import Tunnel
 from support.wait import until
 from support.world import World
+from websockets.typing import Subprotocol
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +30,26 @@ STEPS = (
 )
 DENIED = "100.99.0.1"
 DOMAINS = {"AERO_L2_ALLOWED_DOMAINS": "allowed.test,example.test"}
+
+
+class Resuming(Tunnel):
+    """A tunnel whose client can come back, with a secret that it was given before."""
+
+    def __init__(self, proxy: Proxy, secret: bytes = b"") -> None:
+        super().__init__(proxy.world.host, proxy.port)
+        more = ["aero-l2-resume", *([f"aero-l2-resume.{secret.decode()}"] if secret else [])]
+        self._offered = [*(self._offered or []), *map(Subprotocol, more)]
+        self._secrets: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def _sort(self, kind: int, payload: bytes) -> None:
+        if kind == 0x10:
+            self._secrets.put_nowait(payload)
+        elif kind != 0x11:
+            super()._sort(kind, payload)
+
+    async def secret(self) -> bytes:
+        """What to come back with."""
+        return await asyncio.wait_for(self._secrets.get(), 30)
 
 
 def denied(reason: str) -> str:
@@ -368,8 +391,113 @@ async def test_requests_to_netd_by_kind_and_what_processes_use(own_proxy: Proxy,
         own_proxy.metric('aero_l2_netd_request_seconds_count{kind="create"}') == now[request("create", "ok")]
     )
     await until(lambda: own_proxy.metric('aero_l2_processes{process="netd"}') == 1, "netd is back", 30)
+    for process in ("launch", "netd", "server", "nat"):
+        assert own_proxy.metric(f'aero_l2_process_threads{{process="{process}"}}') >= 1
+        assert own_proxy.metric(f'aero_l2_process_max_fds{{process="{process}"}}') > 1000
+        started = own_proxy.metric(f'aero_l2_process_start_time_seconds{{process="{process}"}}')
+        assert time.time() - 3600 < started < time.time() + 5
     for process in ("launch", "netd", "server"):
         assert own_proxy.metric(f'aero_l2_processes{{process="{process}"}}') == 1
         assert 1e6 < own_proxy.metric(f'aero_l2_process_resident_memory_bytes{{process="{process}"}}') < 1e9
         assert own_proxy.metric(f'aero_l2_process_open_fds{{process="{process}"}}') > 2
     assert own_proxy.metric('aero_l2_process_cpu_seconds_total{process="server"}') > 0
+
+
+async def test_pings_that_are_answered_are_timed(world: World, proxy_as: RunAs) -> None:
+    with run_proxy(world, proxy_as, {"AERO_L2_PING_INTERVAL_MS": "200"}) as proxy:
+        counting = Counting(proxy, "aero_l2_setup_", "l2_sessions_total")
+        async with proxy.tunnel() as tunnel:
+            for answered in range(3):
+                await until(lambda answered=answered: len(tunnel.pings) == answered + 1, "the next PING", 30)
+                await tunnel.send_message(b"\xa2\x03\x02\x00" + tunnel.pings[-1])
+            await counting.exactly({"l2_ping_rtt_ms_count": 3})
+            assert 0 < proxy.metric("l2_ping_rtt_ms_sum") < 30_000
+
+
+async def test_client_that_takes_nothing_is_closed_for_backpressure(world: World, proxy_as: RunAs) -> None:
+    settings = {"AERO_L2_SEND_STALL_TIMEOUT_MS": "1000"}
+    with run_proxy(world, proxy_as, settings) as proxy:
+        counting = Counting(proxy, "aero_l2_setup_", "l2_sessions_total", "aero_l2_frames_", "l2_frames_")
+        async with raw_guest(proxy) as guest:
+            await guest.echo(b"the NAT is up")
+            frame = bytes(guest.frame(from_guest(at.GATEWAY) / ICMP(id=9) / Raw(bytes(1400))))
+            guest.tunnel._socket.transport.pause_reading()
+            counted = "l2_sessions_closed_backpressure_total"
+            for _ in range(20_000):
+                await guest.tunnel.send(frame)
+                if not guest.tunnel.is_open:
+                    break
+            await until(lambda: counting.moved().get(counted) == 1, "it is closed", 60)
+            guest.tunnel._socket.transport.resume_reading()
+        reason = 'aero_l2_sessions_closed_total{reason="backpressure"}'
+        await counting.exactly({counted: 1, reason: 1})
+
+
+async def test_kept_tunnels_and_clients_that_come_back(world: World, proxy_as: RunAs) -> None:
+    result = 'aero_l2_resumes_total{{result="{}"}}'.format
+    with run_proxy(world, proxy_as, {"AERO_L2_RESUME_SECONDS": "600"}) as proxy:
+        counting = Counting(proxy, "aero_l2_setup_")
+        secrets: list[bytes] = []
+        async with Resuming(proxy) as lost_one:
+            secrets.append(await lost_one.secret())
+            lost_one.abort()
+            await until(lambda: proxy.metric("aero_l2_sessions_kept") == 1, "it is kept", 30)
+        async with Resuming(proxy, secrets[-1]) as back:
+            secrets.append(await back.secret())
+            assert proxy.metric("aero_l2_sessions_kept") == 0
+            async with Resuming(proxy, secrets[-1]) as other:
+                secrets.append(await other.secret())
+                async with Resuming(proxy, secrets[0]) as late:
+                    await late.secret()
+                    moved = {result(name): 1 for name in ("resumed", "taken_over", "unknown")}
+                    await counting.exactly({"l2_sessions_total": 2, **moved})
+
+
+async def test_setups_that_wait_and_netd_that_is_silent(world: World, proxy_as: RunAs) -> None:
+    with run_proxy(world, proxy_as, {"AERO_L2_MAX_SETUPS": "1"}) as proxy:
+        netd = proxy.one("netd")
+        os.kill(netd, signal.SIGSTOP)
+        try:
+            opening = [asyncio.ensure_future(_opened_and_closed(proxy)) for _ in range(3)]
+            await until(
+                lambda: (
+                    (proxy.metric("aero_l2_setups_active"), proxy.metric("aero_l2_setups_waiting")) == (1, 2)
+                ),
+                "one is at it and two wait",
+                30,
+            )
+        finally:
+            os.kill(netd, signal.SIGCONT)
+        await asyncio.gather(*opening)
+        assert (proxy.metric("aero_l2_setups_active"), proxy.metric("aero_l2_setups_waiting")) == (0, 0)
+
+
+async def _opened_and_closed(proxy: Proxy) -> None:
+    async with proxy.tunnel() as tunnel:
+        await tunnel.ping(b"open")
+
+
+async def test_capacity_and_what_is_used_of_it(world: World, proxy_as: RunAs) -> None:
+    settings = {
+        "AERO_L2_MAX_CONNECTIONS": "7",
+        "VERSION": "9.9",
+        "GIT_SHA": "abc",
+        "BUILD_TIMESTAMP": "today",
+    }
+    with run_proxy(world, proxy_as, settings) as proxy:
+        most = 'aero_l2_capacity_max{{limit="{}"}}'.format
+        used = 'aero_l2_capacity_used{{limit="{}"}}'.format
+        idle = proxy.metrics()
+        async with proxy.tunnel() as tunnel, proxy.tunnel() as other:
+            await tunnel.ping(b"open")
+            await other.ping(b"open")
+            now = proxy.metrics()
+        assert (idle[used("setting")], now[used("setting")], now[most("setting")]) == (0, 2, 7)
+        assert now[used("files")] - idle[used("files")] >= 2 * 9
+        assert now[most("files")] == now['aero_l2_process_max_fds{process="server"}'] > 1000
+        for limit in ("pids", "memory", "ports", "tcp"):
+            assert 0 <= now[used(limit)] < now[most(limit)]
+        await until(lambda: proxy.metric("aero_l2_loop_lag_seconds_count") > 0, "the loop is measured", 30)
+        build = next(name for name in now if name.startswith("aero_l2_build_info"))
+        assert 'built_at="today",git_sha="abc",python="3.' in build
+        assert 'version="9.9"' in build

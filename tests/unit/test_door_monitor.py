@@ -108,7 +108,7 @@ async def test_client_that_leaves_while_its_answer_is_made_harms_nobody(stand: S
         looking.set()
         await go_on.wait()
 
-    stand.door.endpoints.scrapes.prepare = look
+    stand.door.endpoints.scrapes.looks = [look]
     _, writer = await stand.raw(port_of(stand))
     writer.write(GET.format("/metrics").encode())
     await asyncio.wait_for(looking.wait(), 5)
@@ -123,5 +123,5 @@ async def test_metrics_that_cannot_be_made_are_500(stand: Stand) -> None:
     async def look() -> None:
         raise RuntimeError("no")
 
-    stand.door.endpoints.scrapes.prepare = look
+    stand.door.endpoints.scrapes.looks = [look]
     assert (await stand.ask(GET.format("/metrics"), port_of(stand)))[::2] == (500, b"internal error")
