@@ -99,7 +99,7 @@ async def run(environment: Environment) -> int:
             f"{environment.listen_setting}: cannot listen on {shown_address(settings)}: "
             f"{listen_advice(error)}"
         )
-    door.endpoints.scrapes.prepare = maker.processes.look
+    door.endpoints.scrapes.looks.append(maker.processes.look)
     if settings.metrics_listen is not None and (failure := await watch_from(door, environment)):
         await door.close()
         return cannot_start(failure)

@@ -86,12 +86,19 @@ class Pressure:
     @property
     def capacity(self) -> Capacity:
         """What there is room for."""
-        now = time.monotonic()
-        if now - self._looked_at >= LOOK_S:
+        if time.monotonic() - self._looked_at >= LOOK_S:
             standing = self._standing()
-            self._looked_at = now
-            self._capacity = capacity(self._setting, self._files, self._host(standing), standing)
+            self._found(self._host(standing), standing)
         return self._capacity
+
+    async def look(self) -> None:
+        """Look at the host now, on a thread: for whoever has the time."""
+        standing = self._standing()
+        self._found(await asyncio.to_thread(self._host, standing), standing)
+
+    def _found(self, room: Room, standing: int) -> None:
+        self._looked_at = time.monotonic()
+        self._capacity = capacity(self._setting, self._files, room, standing)
 
     def too_late(self) -> str | None:
         """Why nothing more should be taken on, None where the loop keeps up."""

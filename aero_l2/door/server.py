@@ -86,6 +86,7 @@ class DoorServer:
             settings, self.metrics, room, lambda: tunnels.standing, files, lambda: tunnels.active
         )
         endpoints.pressure = self.pressure
+        endpoints.scrapes.looks.append(self.pressure.look)
         tunnels.setups.room = lambda: self.pressure.no_room(tunnels.standing + tunnels.setups.active - 1)
         self.metrics.setups_active.set_function(lambda: tunnels.setups.active)
         self.metrics.ready.set_function(lambda: endpoints.unready_reason() is None)

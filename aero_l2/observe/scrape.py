@@ -1,7 +1,7 @@
 """Rendering of all metrics for whoever scrapes, beside the tunnels on one event loop.
 
-All values are read at one moment, so that sums hold; their text is made in slices of about a millisecond,
-between which the loop runs what else is due. A thread would compete for the interpreter's lock, and hold it
+Values are read and written in slices of about a millisecond, between which the loop runs what else is due;
+a sum is read in the same slice as its parts. A thread would compete for the interpreter's lock, and hold it
 for five milliseconds at a time (sys.getswitchinterval).
 """
 
@@ -14,30 +14,25 @@ from typing import Final
 
 import structlog
 from prometheus_client import generate_latest
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
 from aero_l2.observe.metrics import Metrics
+from aero_l2.observe.metrics.declaring import Sum
 from aero_l2.tasks import spawn
 
 SLICE_S: Final = 0.001
 _log = structlog.get_logger(component="server")
 
 
-async def _nothing() -> None:
-    """Nothing is to be looked at before."""
-
-
 class Scrapes:
     """Renders once for all who ask while nothing is being rendered; who asks meanwhile gets the next one, so
     that nobody is told what was before the question.
 
-    prepare: awaited before the values are read; what it looks at is current then.
+    looks: awaited before the values are read; what they look at is current then.
     """
 
-    def __init__(self, metrics: Metrics, prepare: Callable[[], Awaitable[None]] = _nothing) -> None:
+    def __init__(self, metrics: Metrics, *looks: Callable[[], Awaitable[None]]) -> None:
         self._metrics = metrics
-        self.prepare = prepare
+        self.looks = list(looks)
         self._asked: asyncio.Future[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self.renderings = 0
@@ -64,24 +59,13 @@ class Scrapes:
 
     async def _render(self) -> bytes:
         self.renderings += 1
-        await self.prepare()
-        families = list(self._metrics.registry.collect())
+        for look in self.looks:
+            await look()
         text: list[bytes] = []
-        begun = 0.0
-        for family in families:
-            if time.perf_counter() - begun > SLICE_S:
+        begun = time.perf_counter()
+        for collector in self._metrics.collectors:
+            if time.perf_counter() - begun > SLICE_S and not isinstance(collector, Sum):
                 await asyncio.sleep(0)
                 begun = time.perf_counter()
-            text.append(generate_latest(_One(family)))
+            text.append(generate_latest(collector))
         return b"".join(text)
-
-
-class _One(Collector):
-    """A registry of one metric."""
-
-    def __init__(self, family: Metric) -> None:
-        self._family = family
-
-    def collect(self) -> list[Metric]:
-        """It."""
-        return [self._family]

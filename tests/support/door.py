@@ -120,13 +120,13 @@ class Stand:
         url = f"ws://127.0.0.1:{self.door.port}{path}"
         return await connect(url, compression=None, max_size=None, proxy=None, ping_interval=None)
 
-    async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A bare TCP connection."""
-        return await asyncio.open_connection("127.0.0.1", self.door.port)
+    async def raw(self, port: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A bare TCP connection, to the door unless another port is given."""
+        return await asyncio.open_connection("127.0.0.1", port or self.door.port)
 
-    async def ask(self, request: str | bytes) -> tuple[int, dict[str, str], bytes]:
+    async def ask(self, request: str | bytes, port: int = 0) -> tuple[int, dict[str, str], bytes]:
         """Send bytes, read to the end: status, headers in lower case, body."""
-        reader, writer = await self.raw()
+        reader, writer = await self.raw(port)
         writer.write(request.encode() if isinstance(request, str) else request)
         answer = await asyncio.wait_for(reader.read(), 5)
         writer.close()

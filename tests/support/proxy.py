@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from support import addresses as at
 from support import logevents, procfs
@@ -139,10 +139,15 @@ class Proxy:
         """The same as v86 opens it, if the proxy has that endpoint."""
         return RawTunnel(self.world.host, self.port, path)
 
-    def get(self, path: str) -> tuple[int, str]:
-        """One HTTP request: status and body."""
-        connection = http.client.HTTPConnection(at.LOOPBACK, self.port, timeout=15)
-        connection.sock = self.world.host.connect(at.LOOPBACK, self.port)
+    def event(self, name: str) -> dict[str, Any]:
+        """The first line of its log with this event."""
+        events = (json.loads(line) for line in self._stderr.lines() if line.startswith("{"))
+        return next(event for event in events if event["event"] == name)
+
+    def get(self, path: str, port: int = 0) -> tuple[int, str]:
+        """One HTTP request, to the tunnels' port unless another is given: status and body."""
+        connection = http.client.HTTPConnection(at.LOOPBACK, port or self.port, timeout=15)
+        connection.sock = self.world.host.connect(at.LOOPBACK, port or self.port)
         connection.sock.settimeout(15)
         try:
             connection.request("GET", path)
@@ -152,9 +157,16 @@ class Proxy:
             connection.close()
 
     def metric(self, name: str) -> float:
-        """The value of a metric without labels."""
+        """The value of a metric; its labels as they are exposed, in braces behind the name."""
+        return self.metrics()[name]
+
+    def metrics(self) -> dict[str, float]:
+        """Every series of /metrics, by name and labels as they are exposed."""
         lines = self.get("/metrics")[1].splitlines()
-        return next(float(line.split()[1]) for line in lines if line.split()[:1] == [name])
+        return {
+            name: float(value)
+            for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        }
 
     def wait_settled(self) -> None:
         """Wait until every tunnel is undone: what it did is counted by then, and nothing more comes."""

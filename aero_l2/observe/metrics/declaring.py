@@ -41,6 +41,18 @@ class Sum(Collector):
         return [CounterMetricFamily(self._name, self._text, sum(sample.value for sample in samples))]
 
 
+class _Registry(CollectorRegistry):
+    """Keeps the order of what is declared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collectors: list[Collector] = []
+
+    def register(self, collector: Collector) -> None:
+        super().register(collector)
+        self.collectors.append(collector)
+
+
 class Declarer:
     """Declares metrics in a registry of its own.
 
@@ -50,7 +62,12 @@ class Declarer:
     def __init__(self, *, is_on: bool = True) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.is_on = is_on
-        self.registry = CollectorRegistry()
+        self.registry = _Registry()
+
+    @property
+    def collectors(self) -> Sequence[Collector]:
+        """Each metric by itself, in the order of their declaration; a sum stands behind its parts."""
+        return self.registry.collectors
 
     def _counter(self, name: str, text: str) -> Counter:
         return self._made(Counter, name, text)
