@@ -45,6 +45,22 @@ class Reading:
         return Reading(*(max(0, now - then) for now, then in values))
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentCounts:
+    """What one tunnel's segment has counted.
+
+    reading: packets, since its start. tcp_flows, udp_flows: active now. dns_…: queries of the guest, those
+    that failed other than by policy, and names that policy denied.
+    """
+
+    reading: Reading = Reading()
+    tcp_flows: int = 0
+    udp_flows: int = 0
+    dns_queries: int = 0
+    dns_failures: int = 0
+    dns_denied: int = 0
+
+
 Read = Callable[[], Awaitable[Reading | None]]
 """Reads one tunnel's counters; None where that cannot be done at present."""
 
@@ -54,19 +70,19 @@ class Collector:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._followed: OrderedDict[_Tally, None] = OrderedDict()
+        self._followed: OrderedDict[Tally, None] = OrderedDict()
         self._rounds: asyncio.Task[None] | None = None
         self._last_readings = asyncio.Semaphore(_LAST_READINGS_AT_ONCE)
 
     @contextlib.asynccontextmanager
-    async def following(self, read: Read) -> AsyncIterator[None]:
+    async def following(self, read: Read) -> AsyncIterator[Tally]:
         """Follow a tunnel while the block runs; its counters are read once more at the end."""
-        tally = _Tally(read, self._metrics)
+        tally = Tally(read, self._metrics)
         self._followed[tally] = None
         if self._rounds is None or self._rounds.done():
             self._rounds = spawn(self._go_round(), name="counters")
         try:
-            yield
+            yield tally
         finally:
             del self._followed[tally]
             try:
@@ -74,7 +90,7 @@ class Collector:
             finally:
                 self._rest()
 
-    async def _read_last(self, tally: _Tally) -> None:
+    async def _read_last(self, tally: Tally) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_READING_S), self._last_readings:
                 await tally.update()
@@ -93,13 +109,13 @@ class Collector:
                 await tally.update()
 
 
-class _Tally:
-    """One tunnel's counters as they were seen last."""
+class Tally:
+    """One tunnel's counters. seen: as they were last."""
 
     def __init__(self, read: Read, metrics: Metrics) -> None:
         self._read = read
         self._metrics = metrics
-        self._seen = Reading()
+        self.seen = Reading()
         self._reading = asyncio.Lock()
 
     async def update(self) -> None:
@@ -107,8 +123,14 @@ class _Tally:
         async with self._reading:
             now = await self._read()
         if now is not None:
-            self._count(now.since(self._seen))
-            self._seen = now
+            self._count(now.since(self.seen))
+            self.seen = now
+
+    async def update_soon(self) -> None:
+        """`update`, or not, where it takes longer than `LAST_READING_S`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_READING_S):
+                await self.update()
 
     def _count(self, new: Reading) -> None:
         """Denied packets; denied names are counted where DNS refuses them."""

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 
 import structlog
 
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import CLOSINGS, Reason
-from aero_l2.session.lifecycle import Lifecycle
+from aero_l2.session.lifecycle import Lifecycle, Phase
 from aero_l2.session.pump import Traffic
 from aero_l2.session.registry import Holder
+from aero_l2.session.spending import Spending
 from aero_l2.web.echo import echo
 
 _log = structlog.get_logger("aero_l2.session")
 
 
 class Record:
-    """Of one tunnel. peer: its address and port. holder: who it is for, and so behind what the guest did."""
+    """Of one tunnel. peer: its address and port. holder: who it is for, and so behind what the guest did.
+
+    opened_at: unix seconds, None before. resumes: how often its client came back. rtt_s: of its last PING.
+    """
 
     def __init__(self, session_id: int, peer: str, holder: Holder, metrics: Metrics) -> None:
         self.session_id = session_id
+        self.peer = peer
+        self.opened_at: float | None = None
+        self.resumes = 0
+        self.rtt_s: float | None = None
         self._metrics = metrics
         self._was_opened = False
         self._is_kept = False
@@ -48,6 +55,7 @@ class Record:
     def opened(self, framing: str) -> None:
         """Frames flow."""
         self._was_opened = True
+        self.opened_at = time.time()
         self._metrics.sessions.inc()
         self._metrics.sessions_active.inc()
         self._log.info("tunnel opened", framing=framing)
@@ -60,6 +68,8 @@ class Record:
 
     def resumed(self, peer: str, holder: Holder, away_s: float, *, is_taken_over: bool) -> None:
         """Its client is back after so many seconds. is_taken_over: its old WebSocket had not broken yet."""
+        self.peer = peer
+        self.resumes += 1
         self._log = self._log.bind(peer=peer, client=holder.client)
         result = "taken_over" if is_taken_over else "resumed"
         self._metrics.resumes[result].inc()
@@ -70,6 +80,11 @@ class Record:
         if self._is_kept:
             self._is_kept = False
             self._metrics.sessions_kept.dec()
+
+    def answered(self, took_s: float) -> None:
+        """A PING of ours was."""
+        self.rtt_s = took_s
+        self._metrics.ping_rtt_ms.observe(took_s * 1000)
 
     def fails(self, why: str) -> None:
         """Something of ours is lost, and the tunnel ends for it."""
@@ -83,15 +98,18 @@ class Record:
         if metric is not None:
             getattr(self._metrics, metric).inc()
 
-    def closed(
-        self, life: Lifecycle, reason: Reason, traffic: Traffic, spent: Mapping[str, int], now: float
-    ) -> None:
-        """It has ended; the last word on it. spent: what a quota counted, where that ended it."""
+    def closed(self, life: Lifecycle, traffic: Traffic, spending: Spending, now: float) -> None:
+        """It has ended; the last word on it, if it ever was open."""
+        if life.phase in (Phase.ACCEPTED, Phase.PREPARING):
+            return
+        if life.reason is None:
+            self.closing(Reason.CUT_OFF)
+        reason = life.closed(Reason.CUT_OFF)
         self._metrics.sessions_active.dec()
         getattr(self._log, CLOSINGS[reason].log_level)(
             "tunnel closed",
             reason=reason.value,
-            **spent,
+            **spending.standing(reason),
             text=life.text,
             seconds=round(now - life.opened_at, 3),
             frames_rx=traffic.frames_rx,
