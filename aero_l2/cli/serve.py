@@ -98,6 +98,7 @@ def _become_supervisor(sources: Sources, settings: Settings, *, ready_stdout: bo
     launch += ["--driver", DRIVER, "--search-path", _search_path(environment)]
     launch += ["--max-tcp-memory", str(settings.max_tcp_memory or share_of_guests())]
     launch += ["--user", settings.user] if settings.user else []
+    launch += ["--admin-socket", settings.admin_socket] if settings.admin_socket else []
     launch += ["--settings-fd", str(handover.write(sources))]
     if sys.stdout is not None:  # closed by whoever started us
         sys.stdout.flush()
