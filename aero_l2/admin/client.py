@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -54,18 +55,22 @@ class AdminClient:
         until = time.monotonic() + self._timeout_s
         fresh = self._socket is None
         try:
-            self._connected().sendall(line)
-            text = self._line(until)
+            text = self._exchange(line, until)
         except ConnectionError:
             if fresh:
                 raise
             self.close()  # it was idle for long, or the server has been started anew
-            self._connected().sendall(line)
-            text = self._line(until)
+            text = self._exchange(line, until)
         answer = json.loads(text)
         if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
             raise ValueError("no answer")
         return answer
+
+    def _exchange(self, line: bytes, until: float) -> bytes:
+        connection = self._connected()
+        with contextlib.suppress(BrokenPipeError):  # it was told why, and not asked
+            connection.sendall(line)
+        return self._line(until)
 
     def _connected(self) -> socket.socket:
         if self._socket is None:

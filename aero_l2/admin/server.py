@@ -119,6 +119,8 @@ class AdminServer:
         try:
             with contextlib.suppress(OSError, TimeoutError):
                 if isinstance(peer, Stranger):
+                    async with asyncio.timeout(IDLE_S):
+                        await reader.read(MAX_LINE)  # else it would fail to ask, and not see why
                     await _send(writer, refusal(str(peer)))
                 else:
                     await self._serve(peer, reader, writer)

@@ -81,7 +81,7 @@ def test_root_makes_nothing_where_another_user_could_replace_it(folder: Path) ->
     os.chown(folder / "theirs", OTHER_UID, OTHER_UID)
     (folder / "link").symlink_to(folder / "theirs")
     for way in ("theirs", "theirs/deeper", "link"):
-        with pytest.raises(LaunchError, match="AERO_L2_ADMIN_SOCKET=.*Permission denied"):
+        with pytest.raises(LaunchError, match=r"AERO_L2_ADMIN_SOCKET=.*Permission denied"):
             make(str(folder / way / "admin.sock"), SERVICE)
     assert list((folder / "theirs").iterdir()) == []
 
