@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 from netns.errors import LaunchError
 
+FDS_VARIABLE = "AERO_L2_ADMIN_FDS"
+"""Tells the server the descriptors, with a comma between."""
 BACKLOG = 64
 _SETTING = "AERO_L2_ADMIN_SOCKET"
 _PRIVATE = 0o177

@@ -19,7 +19,6 @@ from netns import activation, adminsocket, users
 from netns.errors import LaunchError
 from netns.notify import Notifier, watchdog_interval_s
 from netns.supervisor import (
-    ADMIN_FDS_VARIABLE,
     LISTEN_FDS_VARIABLE,
     NETD_CAPABILITIES,
     SIGNALS,
@@ -66,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--search-path", required=True)
     parser.add_argument("--max-tcp-memory", default="0", help="in bytes, see netns.tcpmemory")
     parser.add_argument("--admin-socket", default="", help="path, see netns.adminsocket")
+    parser.add_argument("--folder", action="append", default=[], help="which the server writes to")
     parser.add_argument("--settings-fd", type=int, required=True)
     parser.add_argument("server", nargs="+")
     options = parser.parse_args(arguments)
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if options.admin_socket:
             admin = adminsocket.make(options.admin_socket, user)
         if user is not None:
-            users.become_service_user(user)
+            users.become_service_user(user, options.folder)
         users.check_code_is_readable()
         enter_namespaces()
     except LaunchError as error:
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     netd += ["--driver", options.driver, "--search-path", options.search_path]
     netd += ["--max-tcp-memory", options.max_tcp_memory]
     watchdog_s = watchdog_interval_s(os.environ, os.getpid())
-    handed_on = {LISTEN_FDS_VARIABLE: sockets, ADMIN_FDS_VARIABLE: admin.descriptors if admin else ()}
+    handed_on = {LISTEN_FDS_VARIABLE: sockets, adminsocket.FDS_VARIABLE: admin.descriptors if admin else ()}
     supervisor = Supervisor(options.server, netd, options.settings_fd, handed_on, notifier, watchdog_s)
     prctl(Prctl.SET_DUMPABLE, 0)
     try:

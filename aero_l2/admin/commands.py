@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -14,6 +14,8 @@ import structlog
 from aero_l2.admin.peer import Peer
 from aero_l2.admin.protocol import COMMANDS, BadRequest, Request
 from aero_l2.admin.rates import LOOK_EVERY_S, Counted, Rates
+from aero_l2.errors import CaptureUnavailable
+from aero_l2.session.capturing import TunnelCapture
 from aero_l2.session.closing import Reason
 from aero_l2.session.lifecycle import Phase
 from aero_l2.session.tunnel import Tunnel
@@ -81,6 +83,10 @@ class Commands:
                 return {"session": await self._session(request.session)}
             case "kick":
                 return self._kick(self._found(request.session))
+            case "capture start":
+                return {"capture": await self._captured(request.session, TunnelCapture.start)}
+            case "capture stop":
+                return {"captured": await self._captured(request.session, TunnelCapture.stop)}
             case "drain":
                 self._server.drain()
                 return {"draining": True, "tunnels": self._tunnels.active}
@@ -114,6 +120,13 @@ class Commands:
             raise BadRequest(f"session {tunnel.session_id} is {phase.value} already")
         tunnel.close(Reason.KICKED)
         return {"kicked": tunnel.session_id}
+
+    async def _captured(self, session_id: int, change: Callable[[TunnelCapture], Awaitable[str]]) -> str:
+        """The path of the file."""
+        try:
+            return await change(self._found(session_id).capture)
+        except CaptureUnavailable as fault:
+            raise BadRequest(f"session {session_id}: {fault}") from fault
 
     def _found(self, session_id: int) -> Tunnel:
         tunnel = self._tunnels.find(session_id)

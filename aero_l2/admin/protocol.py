@@ -17,8 +17,8 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One of the commands. arguments: words that follow it, as `help` shows them, each taken literally if in
-    small letters. changes: whether it changes anything, and so is logged."""
+    """One of the commands. arguments: what follows its name, as `help` shows it. changes: whether it changes
+    anything, and so is logged."""
 
     name: str
     arguments: tuple[str, ...]
@@ -44,6 +44,8 @@ COMMANDS: Final = (
     Command("sessions", (), "all tunnels, oldest first"),
     Command("session", ("ID",), "one tunnel, its counters read now"),
     Command("kick", ("ID",), "close a tunnel with 1008; its client does not come back by itself", True),
+    Command("capture start", ("ID",), "write a tunnel's frames to a file in AERO_L2_CAPTURE_DIR", True),
+    Command("capture stop", ("ID",), "end that, and have the file complete", True),
     Command("drain", (), "end the server as SIGTERM does", True),
     Command("help", (), "these commands"),
     Command("version", (), "version, commit and build time"),
@@ -56,8 +58,12 @@ def parse(line: bytes) -> Request:
     if not words:
         raise BadRequest("an empty request: try help")
     for command in COMMANDS:
-        if command.name == words[0]:
-            return Request(command, _session(command, words[1:]))
+        named = len(command.name.split())
+        if words[:named] == command.name.split():
+            return Request(command, _session(command, words[named:]))
+    usages = [command.usage for command in COMMANDS if command.name.split()[0] == words[0]]
+    if usages:
+        raise BadRequest(f"usage: {' or '.join(usages)}")
     raise BadRequest(f"unknown command {shown(words[0])}: try help")
 
 

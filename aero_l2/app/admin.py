@@ -14,8 +14,8 @@ from aero_l2.config import Settings
 from aero_l2.door.listening import shown
 from aero_l2.door.server import DoorServer
 from aero_l2.session.lifecycle import Phase
+from netns.adminsocket import FDS_VARIABLE
 from netns.client import NetdClient
-from netns.supervisor import ADMIN_FDS_VARIABLE
 
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -25,7 +25,7 @@ AdminFiles = tuple[socket.socket, int]
 
 def handed_over() -> AdminFiles | None:
     """Those that the supervisor names, if it does."""
-    descriptors = [int(fd) for fd in os.environ.pop(ADMIN_FDS_VARIABLE, "").split(",") if fd]
+    descriptors = [int(fd) for fd in os.environ.pop(FDS_VARIABLE, "").split(",") if fd]
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     return (socket.socket(fileno=descriptors[0]), descriptors[1]) if descriptors else None

@@ -14,7 +14,7 @@ import structlog
 
 from aero_l2.app import helper, memory
 from aero_l2.app.admin import AdminFiles, start_admin
-from aero_l2.app.ending import Ending, remind
+from aero_l2.app.ending import Ending, finish, remind
 from aero_l2.app.process import cannot_start, raise_file_limit
 from aero_l2.app.segments import segment_maker
 from aero_l2.app.status import describe, keep_telling
@@ -25,6 +25,8 @@ from aero_l2.door.listening import describe_origins, listen_advice, shown, shown
 from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.observe import log
+from aero_l2.observe.capture.captures import Captures
+from aero_l2.observe.capture.rules import CaptureRules
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.files import FileBudget
 from aero_l2.quota.host import Host
@@ -75,9 +77,18 @@ async def run(environment: Environment) -> int:
         return cannot_start(str(error))
     supervisor = Supervised(environment.control, netd, ending)
     sockets = environment.sockets
+    rules = CaptureRules.of(settings)
+    captures = Captures(rules, metrics) if rules is not None else None
     try:
         door = await serve(
-            settings, readiness.open, readiness, metrics, budget=budget, room=Host().room, sockets=sockets
+            settings,
+            readiness.open,
+            readiness,
+            metrics,
+            budget=budget,
+            room=Host().room,
+            sockets=sockets,
+            captures=captures,
         )
     except OSError as error:
         return cannot_start(
@@ -117,6 +128,9 @@ async def run(environment: Environment) -> int:
         await admin.close()
     for task in (reminding, reporting, *others):
         task.cancel()
+    if captures is not None:
+        left_s = begun + door.drain_s + door.grace_s - loop.time()
+        await finish(captures, min(door.grace_s, left_s), ending)
     await readiness.close()
     netd.detach()
     _log.info("ended", seconds=round(loop.time() - begun, 3), closed=closed)

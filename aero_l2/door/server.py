@@ -21,6 +21,7 @@ from aero_l2.door.listener import Listener
 from aero_l2.door.pressure import HostRoom, Pressure
 from aero_l2.door.sessions import SESSION_PATH, Moment, SessionIssuer
 from aero_l2.errors import Overloaded
+from aero_l2.observe.capture.captures import Captures
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.capacity import Room, capacity
@@ -64,7 +65,9 @@ class DoorServer:
         ws_ping_interval_s: float = PING_INTERVAL_S,
         files: int = 0,
         room: HostRoom = lambda _: Room(),
+        captures: Captures | None = None,
     ) -> None:
+        self._captures = captures
         self.tunnels = tunnels
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
@@ -102,7 +105,9 @@ class DoorServer:
         self.sessions.rate.per_minute = settings.sessions_per_minute_per_ip
         self.tunnels.permits.limits = permit_limits(settings, files)
         self.tunnels.hours.limit = settings.max_bytes_per_principal_hour
-        self.tunnels.options = TunnelOptions.of(settings, ws_ping_interval_s=self._ws_ping_interval_s)
+        self.tunnels.options = TunnelOptions.of(
+            settings, ws_ping_interval_s=self._ws_ping_interval_s, captures=self._captures
+        )
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -230,12 +235,13 @@ async def serve(
     room: HostRoom = lambda _: Room(),
     ping_interval_s: float = PING_INTERVAL_S,
     sockets: Sequence[socket.socket] = (),
+    captures: Captures | None = None,
 ) -> DoorServer:
     """Listen as `settings` say, making tunnels' segments by `opener`.
 
     `budget`: what the file descriptors suffice for, `room`: what the host has for so many tunnels; nothing
     limits them by default. `ping_interval_s`: between WebSocket pings, where the server sends them.
-    `sockets`: listen on these instead, owned from now on.
+    `sockets`: listen on these instead, owned from now on. `captures`: what captures tunnels.
 
     Raises:
         OSError: the address cannot be bound.
@@ -252,6 +258,7 @@ async def serve(
         ws_ping_interval_s=ping_interval_s,
         files=files,
         room=room,
+        captures=captures,
     )
     await server.listen(settings.listen, sockets)
     return server

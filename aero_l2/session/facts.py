@@ -26,7 +26,7 @@ def facts(
     What strangers chose (`principal`, `client`) is printable ASCII.
     """
     traffic, counts = lan.pump.traffic, lan.segment.counts()
-    reading = counts.reading
+    reading, capture = counts.reading, lan.capture.running
     return {
         "id": record.session_id,
         "principal": None if holder.principal is None else echo(holder.principal),
@@ -56,5 +56,7 @@ def facts(
         "unacknowledged_bytes": 0 if link is None else link.outstanding(),
         "paused": lan.pump.is_paused,
         "rtt_ms": None if record.rtt_s is None else round(record.rtt_s * 1000, 3),
+        "capture": None if capture is None else capture.path,
+        "capture_bytes": None if capture is None else capture.size,
         **spending.used(),
     }

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.bucket import TokenBucket
@@ -26,6 +26,12 @@ MIN_FRAME_BYTES: Final = 14
 
 Admit = Callable[[Sequence[bytes]], int]
 """Frames for the client → how many of them, from the first on, it may still get."""
+
+
+class Watch(Protocol):
+    """Told of all frames of a batch, `size` bytes together, that the guest sent or gets; must not raise."""
+
+    def __call__(self, frames: Sequence[bytes], size: int, *, inbound: bool) -> None: ...
 
 
 def _nowhere(_: bytes) -> None:
@@ -51,7 +57,7 @@ class Pump:
     """Moves frames of one tunnel; between `start` and `stop` it owns the readiness of the TAP.
 
     send: takes the bytes of a batch of messages; has to be set before `start` and may be replaced.
-    traffic: what has passed so far.
+    traffic: what has passed so far. watch: told of every frame of it, for captures; None costs nothing.
 
     Args:
         tap: non-blocking file descriptor; must stay open until `stop`.
@@ -88,6 +94,7 @@ class Pump:
         self._metrics = metrics
         self._rate = rate
         self._delivered = delivered
+        self.watch: Watch | None = None
         self._loop = asyncio.get_running_loop()
         self._no_router = NoRouter(time.monotonic())
         self._running = False
@@ -143,9 +150,11 @@ class Pump:
         """Write the frames of one read to the TAP. Never raises: what is not taken is counted as dropped."""
         if not frames:
             return
+        metrics, traffic, size = self._metrics, self.traffic, sum(map(len, frames))
+        if self.watch is not None:
+            self.watch(frames, size, inbound=True)
         passed = self._within_rate(frames)
         dropped = len(frames) - len(passed) + self._put(passed)
-        metrics, traffic, size = self._metrics, self.traffic, sum(map(len, frames))
         metrics.frames_rx.inc(len(frames))
         metrics.bytes_rx.inc(size)
         traffic.frames_rx += len(frames)
@@ -253,6 +262,8 @@ class Pump:
         metrics.bytes_tx.inc(size)
         traffic.frames_tx += len(frames)
         traffic.bytes_tx += size
+        if self.watch is not None:
+            self.watch(frames, size, inbound=False)
         self._delivered(frames)
         self.send(join_frames(frames, self._prefixes))
 

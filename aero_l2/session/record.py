@@ -90,6 +90,10 @@ class Record:
         """Something of ours is lost, and the tunnel ends for it."""
         self._log.error("tunnel fails", why=why)
 
+    def capture_failed(self, why: str, path: str | None) -> None:
+        """Its capture ended before its time, or could not be begun; the tunnel goes on."""
+        self._log.error("capture ends", why=why, file=path)
+
     def closing(self, reason: Reason) -> None:
         """The end has begun."""
         self._no_longer_kept()

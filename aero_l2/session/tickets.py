@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from hashlib import sha256
 from typing import Final, Generic, TypeVar
 
-from aero_l2.wire.tunnel import RESUME_SECRET_BYTES, encode_resume
+from aero_l2.wire.tunnel import RESUME_SECRET_BYTES
 
 _RANDOM_BYTES: Final = RESUME_SECRET_BYTES * 3 // 4
 
@@ -35,10 +35,6 @@ class Tickets(Generic[T]):
         self._digests[thing] = digest
         self._issued[digest] = (owner, thing)
         return secret
-
-    def greet(self, thing: T, owner: Hashable, *, is_resumed: bool) -> tuple[bytes, ...]:
-        """The messages that tell its client a new secret."""
-        return tuple(encode_resume(self.issue(thing, owner), is_resumed=is_resumed))
 
     def knows(self, secret: str) -> bool:
         """Whether this secret is good, whoever has it; strangers ask, so it is a cheap question."""

@@ -288,3 +288,43 @@ def test_answers_are_there_for_simple_tools(served: Proxy, folder: Path) -> None
     command = [sys.executable, "-c", program, str(folder / "admin.sock")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "kick ID" in json.loads(done.stdout)["commands"]
+
+
+async def test_capture_is_begun_and_ended_while_the_tunnel_is_open(
+    world: World, proxy_as: RunAs, folder: Path
+) -> None:
+    env = {
+        "AERO_L2_ADMIN_SOCKET": str(folder / "admin.sock"),
+        "AERO_L2_CAPTURE_DIR": str(folder / "captures"),
+        "AERO_L2_CAPTURE_ALL": "0",
+    }
+    with run_proxy(world, proxy_as, env) as proxy:
+        async with raw_guest(proxy) as guest, raw_guest(proxy) as other:
+            await guest.echo(b"before")
+            path = (await ask(folder, "capture", "start", "1"))["capture"]
+            facts = (await ask(folder, "session", "1"))["session"]
+            assert facts["capture"] == path
+            assert (await ask(folder, "session", "2"))["session"]["capture"] is None
+            assert "already" in (await ask(folder, "capture", "start", "1", status=1))["error"]
+            await guest.echo(b"captured")
+            await other.echo(b"of another")
+            assert await ask(folder, "capture", "stop", "1") == {"ok": True, "captured": path}
+            await guest.echo(b"after")
+            assert "not being captured" in (await ask(folder, "capture", "stop", "1", status=1))["error"]
+            data = Path(path).read_bytes()
+            assert Path(path).parent == folder / "captures"
+            assert b"captured" in data
+            assert not any(word in data for word in (b"before", b"after", b"of another"))
+    lines = [json.loads(line) for line in proxy.log.splitlines() if '"admin command"' in line]
+    assert [line["command"] for line in lines] == [
+        "capture start",
+        "capture start",
+        "capture stop",
+        "capture stop",
+    ]
+
+
+async def test_capture_without_a_folder_is_refused(served: Proxy, folder: Path) -> None:
+    async with served.tunnel():
+        said = (await ask(folder, "capture", "start", "1", status=1))["error"]
+        assert "AERO_L2_CAPTURE_DIR" in said

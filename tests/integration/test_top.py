@@ -25,7 +25,8 @@ PROGRAM = str(ROOT / ".venv/bin/aero-l2")
 ENVIRONMENT = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
 SESSION_FIELDS = {
     "id", "principal", "client", "peer", "framing", "state", "opened_at", "age_s", "resumes",
-    "frames_rx", "bytes_rx", "frames_tx", "bytes_tx", "frames_dropped", "packets_dropped", "tcp_flows", "udp_flows", "denied",
+    "frames_rx", "bytes_rx", "frames_tx", "bytes_tx", "frames_dropped", "packets_dropped",
+    "tcp_flows", "udp_flows", "denied", "capture", "capture_bytes",
     "udp_flows_refused", "connects_failed", "datagrams_failed", "dns_queries", "dns_failures", "dns_denied",
     "buffered_bytes", "unacknowledged_bytes", "paused", "rtt_ms", "quota_bytes_used", "quota_bytes_limit",
     "quota_hour_bytes_used", "quota_hour_bytes_limit", "rate_window_s", "frames_rx_per_s", "bytes_rx_per_s",

@@ -26,7 +26,7 @@ def test_every_command_is_understood_as_it_is_documented(command: object) -> Non
 
 
 def test_commands_are_documented() -> None:
-    rows = re.findall(r"^\| `([a-z|A-Z ]+)` \|", DOCS.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-zA-Z ]+)` \|", DOCS.read_text(), re.MULTILINE)
     assert [command.usage for command in COMMANDS] == rows[: len(COMMANDS)]
 
 
@@ -42,6 +42,9 @@ def test_commands_are_documented() -> None:
         (b"kick", "usage: kick ID"),
         (b"kick 1 2", "usage: kick ID"),
         (b"drain now", "usage: drain"),
+        (b"capture", "usage: capture start ID or capture stop ID"),
+        (b"capture begin 1", "usage: capture start ID or capture stop ID"),
+        (b"capture stop", "usage: capture stop ID"),
         (b"kick -1", "'-1' is no session"),
         (b"kick 1e3", "'1e3' is no session"),
         (b"session " + b"9" * 100, "is no session"),
