@@ -21,7 +21,7 @@ def facts(
     link: Link | None,
     now: float,
 ) -> dict[str, object]:
-    """Of one tunnel, ready for JSON; costs some 20 µs. link: None before there is one. now: monotonic.
+    """Of one tunnel, ready for JSON; costs some 10 µs. link: None before there is one. now: monotonic.
 
     What strangers chose (`principal`, `client`) is printable ASCII.
     """

@@ -311,7 +311,7 @@ async def test_capture_is_begun_and_ended_while_the_tunnel_is_open(
             assert await ask(folder, "capture", "stop", "1") == {"ok": True, "captured": path}
             await guest.echo(b"after")
             assert "not being captured" in (await ask(folder, "capture", "stop", "1", status=1))["error"]
-            data = Path(path).read_bytes()
+            data = await asyncio.to_thread(Path(path).read_bytes)
             assert Path(path).parent == folder / "captures"
             assert b"captured" in data
             assert not any(word in data for word in (b"before", b"after", b"of another"))
