@@ -60,8 +60,8 @@ OBSERVE_THEME: Final = Theme("What an operator sees", (
         "unset: none.", "path",
     ),
     Variable(
-        "capture_all", "AERO_L2_CAPTURE_ALL", "1", values.boolean,
-        "Every tunnel is captured from its begin; 0 = only those that an operator asks for.",
+        "capture_on_demand", "AERO_L2_CAPTURE_ON_DEMAND", "0", values.boolean,
+        "Only tunnels that an operator asks for are captured, instead of every one from its begin.",
     ),
     Variable(
         "capture_max_bytes", "AERO_L2_CAPTURE_MAX_BYTES", "67108864", Number(0, _MAX_BYTES, NO_LIMIT),

@@ -60,9 +60,9 @@ class TunnelCapture:
         await _patiently(running.opened)
         capture = running.capture
         if capture.error is not None or capture.path is None:
-            why = capture.error.strerror if capture.error is not None else "the disk does not answer"
             if self._running is running:
                 self._end()
+            why = capture.why or "the disk does not answer"
             raise CaptureUnavailable(f"cannot write to {self._captures.rules.folder}: {why}")
         return capture.path
 
@@ -79,7 +79,7 @@ class TunnelCapture:
         await _patiently(running.finished)
         capture = running.capture
         if capture.error is not None:
-            raise CaptureUnavailable(f"{capture.path} is not complete: {capture.error.strerror}")
+            raise CaptureUnavailable(f"{capture.path} is not complete: {capture.why}")
         if not running.finished.done() or capture.path is None:
             raise CaptureUnavailable("it is not in its file yet: the disk does not answer")
         return capture.path
@@ -96,9 +96,10 @@ class TunnelCapture:
         if running is not None:
             running.close()
 
-    def _failed(self, why: str, path: str | None) -> None:
-        self._record.capture_failed(why, path)
-        self._end()
+    def _failed(self, running: RunningCapture) -> None:
+        self._record.capture_failed(running.capture.why, running.capture.path)
+        if running is self._running:
+            self._end()
 
 
 async def _patiently(waited_for: asyncio.Future[None]) -> None:

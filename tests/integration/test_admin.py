@@ -235,6 +235,12 @@ def test_killed_servers_socket_is_replaced(world: World, proxy_as: RunAs, folder
     assert "there is no such socket" in run(folder, "version", status=1)["error"]
 
 
+def test_socket_goes_with_a_server_that_is_killed(served: Proxy, folder: Path) -> None:
+    served.kill(served.one("server"))
+    assert served.wait() == 137
+    assert list(folder.iterdir()) == []
+
+
 def start(**environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [PROGRAM, "serve", "--bind", "127.0.0.1:0"],
@@ -296,7 +302,7 @@ async def test_capture_is_begun_and_ended_while_the_tunnel_is_open(
     env = {
         "AERO_L2_ADMIN_SOCKET": str(folder / "admin.sock"),
         "AERO_L2_CAPTURE_DIR": str(folder / "captures"),
-        "AERO_L2_CAPTURE_ALL": "0",
+        "AERO_L2_CAPTURE_ON_DEMAND": "1",
     }
     with run_proxy(world, proxy_as, env) as proxy:
         async with raw_guest(proxy) as guest, raw_guest(proxy) as other:

@@ -347,7 +347,7 @@ async def test_a_file_is_of_its_tunnel_by_the_number_in_the_log(world: World, ro
 
 
 async def test_nothing_is_captured_on_its_own_where_only_operators_ask(world: World, roots: Path) -> None:
-    with capturing(world, "root", roots, AERO_L2_CAPTURE_ALL="0") as proxy:
+    with capturing(world, "root", roots, AERO_L2_CAPTURE_ON_DEMAND="1") as proxy:
         async with raw_guest(proxy) as guest:
             await guest.echo(b"works")
         proxy.wait_settled()

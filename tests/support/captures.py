@@ -41,8 +41,9 @@ def mode_and_owner(path: Path) -> tuple[int, int]:
 
 def so_far(folder: Path) -> pcapng.Contents:
     """What is in the only capture, which is being written."""
-    (path,) = files(folder)
-    return pcapng.read(path, cut_short=True)
+    found = files(folder)
+    assert len(found) < 2
+    return pcapng.read(found[0], cut_short=True) if found else pcapng.Contents()
 
 
 def finished(path: Path) -> bool:

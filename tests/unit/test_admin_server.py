@@ -17,13 +17,14 @@ from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
-from support.door import Stand, standing
+from support.door import OFFER, Stand, bare_tunnel, standing
 from support.wait import until
 
 from aero_l2.admin import server as module
 from aero_l2.admin.commands import Commands, Server
 from aero_l2.admin.protocol import MAX_LINE
 from aero_l2.admin.server import MAX_CONNECTIONS, AdminServer
+from aero_l2.session.lifecycle import Phase
 from aero_l2.session.tunnel import Tunnel
 from aero_l2.session.tunnels import Tunnels
 
@@ -103,6 +104,18 @@ async def test_kick_closes_that_tunnel_alone(tmp_path: Path) -> None:
         assert (line["command"], line["session"], line["result"]) == ("kick", 3, "done")
         assert (line["uid"], line["pid"]) == (os.getuid(), os.getpid())
         assert line["log_level"] == "warning"
+
+
+async def test_tunnel_that_waits_for_its_client_can_be_closed_too(tmp_path: Path) -> None:
+    offer = OFFER.replace("\r\n", ", aero-l2-resume\r\n")
+    async with admin_of_stand(tmp_path, AERO_L2_RESUME_SECONDS="60") as (admin, stand):
+        (await bare_tunnel(stand, "/l2", offer)).close()
+        [tunnel] = stand.door.tunnels.live
+        await until(lambda: tunnel.life.phase is Phase.KEPT, "it is kept")
+        assert (await admin.ask(b"session 1"))["session"]["state"] == "kept"
+        assert (await admin.ask(b"kick 1"))["ok"]
+        await stand.until(lambda: stand.door.active == 0, "it is released")
+        assert stand.value("aero_l2_sessions_closed_total", reason="kicked") == 1
 
 
 async def test_what_only_asks_is_not_logged(tmp_path: Path) -> None:

@@ -32,9 +32,7 @@ def test_frames_come_back_with_their_time_and_direction(batches: list[tuple[int,
 
 
 @given(FRAMES, st.booleans(), st.integers(1, 2100))
-def test_snaplen_keeps_the_begin_of_a_frame_and_its_length(
-    frames: list[bytes], way: bool, snaplen: int
-) -> None:
+def test_snaplen_keeps_the_begin_and_the_length(frames: list[bytes], way: bool, snaplen: int) -> None:
     head = pcapng.section_header("") + pcapng.interface_description("l2-tunnel", snaplen)
     got = reader.read(head + joined(pcapng.packets(1, frames, inbound=way, snaplen=snaplen)))
     assert got.snaplen == snaplen

@@ -58,6 +58,11 @@ class Capture:
         return None if self._file is None else self._file.path
 
     @property
+    def why(self) -> str:
+        """Why it ended before its time, in words; empty if it did not."""
+        return "" if self.error is None else self.error.strerror or str(self.error)
+
+    @property
     def size(self) -> int:
         """Bytes in the file so far."""
         return 0 if self._file is None else self._file.size

@@ -29,14 +29,14 @@ MAX_CLOSING: Final = 4096
 """Captures whose tunnels are gone and that wait for the disk still; no more are begun then."""
 
 
-Ended = Callable[[str, str | None], None]
+Ended = Callable[["RunningCapture"], None]
 
 
 class RunningCapture:
     """A capture as its tunnel has it.
 
     opened: whether its file is made is known. finished: all is in the file that ever will be. ended: told
-    once, on the loop, when it ended for an error: why, and its path if there is one.
+    once, on the loop, when it ended for an error.
     """
 
     def __init__(self, captures: Captures, capture: Capture, ended: Ended) -> None:
@@ -208,9 +208,7 @@ class Captures:
             running.opened.set_result(None)
 
     def _failed(self, running: RunningCapture) -> None:
-        error = running.capture.error
-        assert error is not None
-        running.ended(error.strerror or str(error), running.capture.path)
+        running.ended(running)
         running.close()
 
     def _finished(self, running: RunningCapture) -> None:

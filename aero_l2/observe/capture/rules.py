@@ -40,7 +40,7 @@ class CaptureRules:
             flush_interval_s=settings.capture_flush_interval_ms / 1000,
             max_files=settings.capture_max_files,
             snaplen=settings.capture_snaplen,
-            every_tunnel=settings.capture_all,
+            every_tunnel=not settings.capture_on_demand,
         )
 
 
