@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextvars
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 import structlog
 
 T = TypeVar("T")
 
-_log = structlog.get_logger("aero_l2.tasks")
+_log = structlog.get_logger(component="server")
 _running: set[asyncio.Task[Any]] = set()
+_subject: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("subject")
+
+
+def concerns(**fields: object) -> None:
+    """Say what the current task, and those it starts from now on, are about; nothing: about nobody.
+
+    fields: as the log has them (docs/logs.md): session, peer, client, principal.
+    """
+    _subject.set({name: value for name, value in fields.items() if value is not None})
+
+
+def subject() -> Mapping[str, Any]:
+    """What the current task is about; empty where nobody has said."""
+    return _subject.get({})
 
 
 def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
     """Run `coroutine` as a task called `name`.
 
     The event loop keeps weak references only, so a task that nobody holds may vanish half-way
-    (asyncio documentation, `create_task`); this keeps a strong one. A failure that nobody awaits is logged.
+    (asyncio documentation, `create_task`); this keeps a strong one. A failure that nobody awaits is logged,
+    with what the task was about.
     """
-    task = asyncio.get_running_loop().create_task(coroutine, name=name)
+    context = contextvars.copy_context()
+    task = asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
     _running.add(task)
-    task.add_done_callback(_finished)
+    task.add_done_callback(_finished, context=context)
     return task
 
 
@@ -47,4 +64,4 @@ def _finished(task: asyncio.Task[Any]) -> None:
         return
     failure = task.exception()
     if failure is not None:
-        _log.error("task failed", task=task.get_name(), exc_info=failure)
+        _log.error("task failed", **subject(), task=task.get_name(), exc_info=failure)

@@ -91,7 +91,7 @@ class Announcer:
 
     def _give_up(self, identifier: int, segment: Segment, why: str) -> None:
         segment.early_losses = segment.early_losses or 0
-        log(f"tunnel {identifier}: {why}; the guest's first datagram may be lost")
+        log("warning", "NAT not announced", session=identifier, text=why)
         self._ready(identifier)
 
 

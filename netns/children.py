@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from netns import vitals
+from netns.lines import log
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +18,7 @@ class Child:
     """A NAT process; killed if it has not done by ``deadline`` (monotonic seconds) what ``late`` says.
 
     ``ours``: it is netd's child and has to be reaped; that of an earlier netd is the supervisor's.
-    ``pidfd`` is -1 once it ended.
+    ``pidfd`` is -1 once it ended. ``tunnel``: whose NAT it is.
     """
 
     pid: int
@@ -27,30 +28,38 @@ class Child:
     deadline: float | None = None
     late: str = ""
     on_ready: Callable[[], None] = field(default=lambda: None)
+    tunnel: int = 0
 
 
 class Children:
-    """Watches processes through the event loop's selector, whose keys carry a handler without arguments."""
+    """Watches processes through the event loop's selector, whose keys carry a handler without arguments.
 
-    def __init__(self, selector: selectors.BaseSelector, log: Callable[[str], None]) -> None:
+    ``overdue``: told of each that is about to be killed.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, overdue: Callable[[Child], None]) -> None:
         self._selector = selector
-        self._log = log
+        self._overdue = overdue
         self._children: set[Child] = set()
 
     def __len__(self) -> int:
         return len(self._children)
 
-    def watch(self, pid: int, ready: int, deadline: float, on_ready: Callable[[], None]) -> Child:
+    def watch(
+        self, pid: int, ready: int, deadline: float, on_ready: Callable[[], None], tunnel: int = 0
+    ) -> Child:
         """Reap ``pid`` when it ends, kill it unless it writes to ``ready`` (owned from now on) in time.
 
         ``on_ready`` is called once it has. The pidfd of what is returned stays owned here.
         """
-        child = Child(pid, os.pidfd_open(pid), True, ready, deadline, "was not ready in time", on_ready)
+        child = Child(
+            pid, os.pidfd_open(pid), True, ready, deadline, "it was not ready in time", on_ready, tunnel
+        )
         self._add(child)
         self._selector.register(ready, selectors.EVENT_READ, lambda: self._became_ready(child))
         return child
 
-    def adopt(self, pidfd: int, parent: int) -> Child | None:
+    def adopt(self, pidfd: int, parent: int, tunnel: int = 0) -> Child | None:
         """Watch the process of an earlier netd, which its end left to ``parent``; None if it ended too.
 
         Raises OSError for what is no such process.
@@ -60,7 +69,7 @@ class Children:
             return None
         if pid == os.getpid() or vitals.parent_of(pid) != parent:
             raise OSError(errno.ESRCH, f"process {pid} is no NAT process")
-        child = Child(pid, os.dup(pidfd), ours=False)
+        child = Child(pid, os.dup(pidfd), ours=False, tunnel=tunnel)
         self._add(child)
         return child
 
@@ -86,7 +95,7 @@ class Children:
         """Kill what has passed its deadline."""
         for child in self._children:
             if child.deadline is not None and child.deadline <= now:
-                self._log(f"NAT process {child.pid} {child.late} and is killed")
+                self._overdue(child)
                 self._kill(child)
 
     def kill_all(self) -> None:
@@ -128,3 +137,8 @@ class Children:
         child.deadline = None
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+
+def tell_overdue(child: Child) -> None:
+    """The line that says which NAT process is killed, and why."""
+    log("error", "NAT process killed", session=child.tunnel, pid=child.pid, text=child.late)

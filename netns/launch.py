@@ -15,16 +15,10 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
-from netns import activation, adminsocket, users
+from netns import activation, adminsocket, lines, users
 from netns.errors import LaunchError
 from netns.notify import Notifier, watchdog_interval_s
-from netns.supervisor import (
-    LISTEN_FDS_VARIABLE,
-    NETD_CAPABILITIES,
-    SIGNALS,
-    Supervisor,
-    say,
-)
+from netns.supervisor import LISTEN_FDS_VARIABLE, NETD_CAPABILITIES, SIGNALS, Supervisor
 from netns.syscalls import Prctl, drop_bounding_set, prctl, set_capabilities, set_process_name
 from netns.userns import enter_user_namespace
 
@@ -57,6 +51,10 @@ def enter_namespaces() -> None:
         ) from error
 
 
+def _cannot_tell_systemd(why: str) -> None:
+    lines.log("warning", "systemd not told", text=why)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of ``python -m netns.launch OPTIONS -- SERVER COMMAND``. Exit status 2: cannot start."""
     parser = argparse.ArgumentParser(prog="netns.launch")
@@ -67,9 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--admin-socket", default="", help="path, see netns.adminsocket")
     parser.add_argument("--folder", action="append", default=[], help="which the server writes to")
     parser.add_argument("--settings-fd", type=int, required=True)
+    parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-format", default="auto")
     parser.add_argument("server", nargs="+")
     options = parser.parse_args(arguments)
     set_process_name("aero-l2")
+    style = lines.style_of(options.log_format, os.environ)
+    lines.configure("launch", options.log_level, style)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets and guests' data
     admin: adminsocket.AdminSocket | None = None
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _close_inherited(but=(options.settings_fd, *sockets))
         for descriptor in (options.settings_fd, *sockets):
             os.set_inheritable(descriptor, False)
-        notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""), say)
+        notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""), _cannot_tell_systemd)
         user = users.find_user(options.user or users.DEFAULT_USER) if os.geteuid() == 0 else None
         if user is None and options.user:
             users.check_user_setting(options.user)
@@ -91,11 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except LaunchError as error:
         if admin is not None:
             admin.remove()
-        say(str(error))
+        print(f"aero-l2: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     netd = [sys.executable, "-I", "-m", "netns.netd"]
     netd += ["--driver", options.driver, "--search-path", options.search_path]
     netd += ["--max-tcp-memory", options.max_tcp_memory]
+    netd += ["--log-level", options.log_level, "--log-style", style]
     watchdog_s = watchdog_interval_s(os.environ, os.getpid())
     handed_on = {LISTEN_FDS_VARIABLE: sockets, adminsocket.FDS_VARIABLE: admin.descriptors if admin else ()}
     supervisor = Supervisor(options.server, netd, options.settings_fd, handed_on, notifier, watchdog_s)

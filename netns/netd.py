@@ -9,19 +9,17 @@ import argparse
 import contextlib
 import functools
 import os
-import resource
 import selectors
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from ipaddress import IPv4Network
 from typing import TypeVar
 
 from netns import files, messages
 from netns.announcing import Announcer
-from netns.children import Child, Children
+from netns.becoming import become_netd
+from netns.children import Child, Children, tell_overdue
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
 from netns.hosts import HostMonitor, ping_permitted
 from netns.jobs import Jobs
@@ -30,9 +28,8 @@ from netns.messages import Adopt, Create, Release
 from netns.namespace import Interior, make_interior
 from netns.nat import NatDriver, load_driver
 from netns.programs import find_program
-from netns.segments import Segment, start_nat
+from netns.segments import Order, Segment, start_nat
 from netns.spec import SegmentSpec
-from netns.syscalls import Prctl, prctl, set_process_name
 from netns.tcpmemory import TcpMemoryWatch
 from netns.watch import HealthWatch
 
@@ -56,7 +53,7 @@ class Netd:
         self._jobs = Jobs()
         self._segments: dict[int, Segment] = {}
         self._making: dict[int, Future[Interior]] = {}
-        self._children = Children(self._selector, log)
+        self._children = Children(self._selector, tell_overdue)
         self._health = HealthWatch(self._nat_sick)
         self._memory = TcpMemoryWatch(tcp_memory, self._segments, self._tell, self._nat_sick)
         self._announcer = Announcer(self._jobs, lambda identifier: self._tell(messages.NatReady(identifier)))
@@ -100,7 +97,7 @@ class Netd:
         try:
             data, descriptors = messages.receive(self._server)
         except MessageError as error:
-            log(f"request refused: {error}")
+            log("error", "netd refuses a request", text=str(error))
             return
         except OSError:
             data, descriptors = b"", []
@@ -111,7 +108,7 @@ class Netd:
         try:
             self._dispatch(messages.decode_request(data), descriptors)
         except (MessageError, OSError) as error:
-            log(f"request refused: {str(error)[:200]!r}")
+            log("error", "netd refuses a request", text=str(error))
         finally:
             files.close_all(descriptors)
 
@@ -123,7 +120,7 @@ class Netd:
             case Adopt(id):
                 if len(descriptors) != 2 or self._known(id) or len(self._segments) >= MAX_SEGMENTS:
                     raise MessageError("adopt: a namespace, a process and a new id")
-                nat = self._children.adopt(descriptors[1], parent=os.getppid())
+                nat = self._children.adopt(descriptors[1], parent=os.getppid(), tunnel=id)
                 self._adopt(id, Interior(netns=os.dup(descriptors[0])), nat)
             case Release(id):
                 self._release(id)
@@ -152,16 +149,16 @@ class Netd:
         except (RuntimeError, NetnsError, OSError) as error:
             self._tell(messages.Failed(identifier, str(error)))
             return
-        hosts = self._hosts.networks
+        order = Order(identifier, spec, self._hosts.networks)
         ping = ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
         self._making[identifier] = self._jobs.make(
-            lambda: make_interior(spec, nft, hosts, ping),
-            lambda future: self._created(identifier, spec, hosts, future),
+            lambda: make_interior(spec, nft, order.hosts, ping, order.watch),
+            lambda future: self._created(order, future),
+            order.watch.step,
         )
 
-    def _created(
-        self, identifier: int, spec: SegmentSpec, hosts: frozenset[IPv4Network], future: Future[Interior]
-    ) -> None:
+    def _created(self, order: Order, future: Future[Interior]) -> None:
+        identifier = order.identifier
         wanted = self._making.get(identifier) is future
         if wanted:
             del self._making[identifier]
@@ -175,26 +172,28 @@ class Netd:
         if not wanted:
             interior.close()
             return
-        segment = Segment(interior, hosts)
+        segment = Segment(interior, order.hosts)
         try:
             segment.sync_hosts(self._hosts.networks)
-            self._hand_over(identifier, segment, spec)
+            self._hand_over(order, segment)
         except (RuntimeError, OSError) as error:
             interior.close()
             reason = describe_os_error("cannot start the NAT", error) if isinstance(error, OSError) else error
             self._tell(messages.Failed(identifier, str(reason)))
 
-    def _hand_over(self, identifier: int, segment: Segment, spec: SegmentSpec) -> None:
+    def _hand_over(self, order: Order, segment: Segment) -> None:
         """Start the NAT process and give the server its side of everything. Raises NatError, OSError."""
+        identifier, watch = order.identifier, order.watch
         with contextlib.ExitStack() as undo:
-            nat = start_nat(self._driver, segment.interior, spec, undo)
+            watch.resume()
+            nat = start_nat(self._driver, segment.interior, order.spec, undo)
+            watch.step()
             deadline = time.monotonic() + READY_TIMEOUT_S
             ready = functools.partial(self._nat_ready, identifier, segment)
-            segment.nat = self._children.watch(nat.pid, os.dup(nat.ready), deadline, ready)
+            segment.nat = self._children.watch(nat.pid, os.dup(nat.ready), deadline, ready, identifier)
             self._segments[identifier] = segment
-            handles = {**nat.handles, "process": segment.nat.pidfd}
-            names = messages.HANDLES + (messages.REDIRECT_HANDLES if spec.redirect_dns else ())
-            self._tell(messages.Made(identifier), [handles[name] for name in names])
+            made = messages.Made(identifier, watch.took)
+            self._tell(made, nat.descriptors(segment.nat.pidfd, order.spec))
         segment.handed_over()
 
     def _nat_ready(self, identifier: int, segment: Segment) -> None:
@@ -211,14 +210,14 @@ class Netd:
             making.cancel()  # clients that come and go must not fill the queue with what has not begun
         segment = self._segments.pop(identifier, None)
         if segment is not None and segment.nat is not None:
-            self._children.expect_end(segment.nat, RELEASED_END_S, "did not end with its tunnel")
+            self._children.expect_end(segment.nat, RELEASED_END_S, "it did not end with its tunnel")
         if segment is not None and not segment.adopting:
             segment.interior.close()
 
     def _nat_sick(self, identifier: int, nat: Child, reason: str) -> None:
         """A NAT process is given up: the server hears why before it hears of its end."""
         self._tell(messages.NatSick(identifier, reason))
-        self._children.expect_end(nat, SICK_END_S, f"of tunnel {identifier} is given up: {reason}")
+        self._children.expect_end(nat, SICK_END_S, reason)
 
     def _adopt(self, identifier: int, interior: Interior, nat: Child | None) -> None:
         segment = self._segments[identifier] = Segment(interior, adopting=True, nat=nat)
@@ -237,7 +236,7 @@ class Netd:
             self._sync(identifier)
             self._health.add(identifier, segment, time.monotonic())
         if error is not None:
-            log(f"cannot adopt tunnel {identifier}: {error}")
+            log("error", "tunnel not adopted", session=identifier, text=str(error))
             self._children.forget(segment.nat)
         if error is not None or released:
             segment.interior.close()
@@ -252,7 +251,7 @@ class Netd:
         try:
             return act(segment)
         except OSError as error:
-            log(f"cannot {what} tunnel {identifier}: {error}")
+            log("error", "namespace not served", session=identifier, text=f"cannot {what} it: {error}")
             return None
 
     def _sync_all(self) -> None:
@@ -282,13 +281,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--driver", required=True)
     parser.add_argument("--search-path", required=True)
     parser.add_argument("--max-tcp-memory", type=int, default=0)
+    parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-style", default="json")
     options = parser.parse_args(arguments)
-    set_process_name("aero-l2-netd")
-    prctl(Prctl.SET_DUMPABLE, 0)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    become_netd(options.log_level, options.log_style)
     server = socket.socket(fileno=options.socket_fd)
     os.set_inheritable(options.socket_fd, False)
     driver = load_driver(options.driver, options.search_path)

@@ -22,9 +22,7 @@ class Notifier:
         self._complained = False
         self._socket: socket.socket | None = None
         if address and not address.startswith(("/", "@")):
-            complain(
-                f"NOTIFY_SOCKET={address[:100]!r} is no path and no abstract name: systemd is told nothing"
-            )
+            complain(f"NOTIFY_SOCKET={address[:100]!r} is no path and no abstract name")
             self._address = ""
         elif address:
             self._connected()
@@ -67,7 +65,7 @@ class Notifier:
     def _failed(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
-            self._complain(f"systemd cannot be told how the service is (NOTIFY_SOCKET): {error}")
+            self._complain(f"NOTIFY_SOCKET: {error}")
 
 
 def watchdog_interval_s(environment: Mapping[str, str], pid: int) -> float | None:

@@ -5,12 +5,12 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
 from netns import control
+from netns.lines import log
 from netns.notify import Notifier
 from netns.report import Report
 from netns.stopping import StopSignals
@@ -111,7 +111,7 @@ class Supervisor:
             self._tell_server(control.WELL)
         if self._kill_due is not None and self._kill_due <= now:
             self._kill_due = None
-            say(f"the server did not end within {_END_NOW_S:g} s of the second signal and is killed")
+            log("error", "server killed", waited_s=_END_NOW_S)
             self._signal_server(signal.SIGKILL)
 
     def _wait(self) -> None:
@@ -208,7 +208,7 @@ class Supervisor:
         """The status of a server that has said its last word, and whose end the kernel holds up."""
         if time.monotonic() < self._gone_due:
             return None
-        say("the server has ended, but a disk that does not answer holds its process: nobody waits for that")
+        log("error", "server held up by a disk")
         self._signal_server(signal.SIGKILL)
         return 0 if self._stopping else 1
 
@@ -220,14 +220,14 @@ class Supervisor:
         self._failures += 1
         self._netd_due = time.monotonic() + delay
         if status:  # 0: the server let go of it, by ending too or by saying so in its log
-            say(f"netd ended ({_ending(status)}); open tunnels live on, a new one starts in {delay:g} s")
+            log("error", "netd ended", **_ending(status), restart_in_s=delay)
 
     def _end(self, status: int) -> int:
         """The server ended: netd sees that too and ends by itself, within a bounded time."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if status < 0:
-            say(f"the server ended ({_ending(status)}); every tunnel is gone")
+            log("error", "server ended", **_ending(status))
         self._control.close()
         until = time.monotonic() + _NETD_END_S
         while self._netd and time.monotonic() < until:
@@ -277,7 +277,7 @@ def _spawn(
             give_up_capabilities()
         os.execve(command[0], list(command), environment)
     except OSError as error:
-        say(f"cannot start {command[0]}: {error}")
+        log("error", "program not started", program=command[0], text=str(error))
     os._exit(127)
 
 
@@ -290,10 +290,5 @@ def _has_terminal() -> bool:
     return True
 
 
-def _ending(status: int) -> str:
-    return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-
-
-def say(text: str) -> None:
-    """One line for people, on stderr."""
-    print(f"aero-l2: {text}", file=sys.stderr, flush=True)
+def _ending(status: int) -> dict[str, object]:
+    return {"signal": signal.Signals(-status).name} if status < 0 else {"status": status}

@@ -65,7 +65,7 @@ class TcpMemoryWatch:
             self._blinded = ""
         except OSError as error:
             if self._blinded != str(error):
-                log(f"cannot tell what memory TCP connections take: {error}")
+                log("warning", "memory of TCP unknown", text=str(error))
             rest, self._blinded = _BLIND_S, str(error)
         self._due = now + max(rest, _REST * (time.monotonic() - began))
 

@@ -24,7 +24,7 @@ from aero_l2.session.tunnels import Tunnels
 SLICE_S: Final = 0.001
 """How long a list is worked on before everything else of the event loop has its turn."""
 
-_log = structlog.get_logger("aero_l2.admin")
+_log = structlog.get_logger(component="admin")
 
 Facts = dict[str, object]
 
@@ -68,7 +68,7 @@ class Commands:
         try:
             done = await self._do(request)
         except BadRequest as fault:
-            _note(request, peer, str(fault))
+            _note(request, peer, "refused", text=str(fault))
             raise
         _note(request, peer, "done")
         yield encoded({"ok": True, **done})
@@ -156,7 +156,7 @@ def _counted(tunnel: Tunnel) -> Counted:
     return traffic.frames_rx, traffic.bytes_rx, traffic.frames_tx, traffic.bytes_tx
 
 
-def _note(request: Request, peer: Peer, result: str) -> None:
+def _note(request: Request, peer: Peer, result: str, **why: str) -> None:
     """Whoever changes something is in the log, also where that leaves out what is less than a warning."""
     if request.command.changes:
         session = {"session": request.session} if request.command.arguments else {}
@@ -165,6 +165,7 @@ def _note(request: Request, peer: Peer, result: str) -> None:
             command=request.command.name,
             **session,
             result=result,
+            **why,
             uid=peer.uid,
             pid=peer.pid,
         )

@@ -40,7 +40,7 @@ class AdminServer:
         self._file = file
         self._commands = commands
         self._loop = asyncio.get_running_loop()
-        self._log = LimitedLog(structlog.get_logger("aero_l2.admin"))
+        self._log = LimitedLog(structlog.get_logger(component="admin"))
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._idle: dict[asyncio.Task[None], None] = {}
         self._watching: asyncio.Task[None] | None = None

@@ -83,7 +83,7 @@ class Status:
 
     def _metrics_url(self) -> str | None:
         """Where this host finds /metrics; None where there is none, or it cannot be told."""
-        host, port = self._settings.metrics_listen or next(iter(self._door.addresses), ("", 0))
+        host, port = self._door.monitor.address or next(iter(self._door.addresses), ("", 0))
         if self._settings.metrics == "off" or not port:
             return None
         return f"http://{shown((_REACHED_AT.get(host, host), port))}/metrics"

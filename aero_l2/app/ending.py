@@ -14,7 +14,7 @@ from aero_l2.tasks import unless
 REMIND_S: Final = 60.0
 LEAST_FINISH_S: Final = 1.0
 
-_log = structlog.get_logger("aero_l2.app")
+_log = structlog.get_logger(component="server")
 
 
 class Ending:

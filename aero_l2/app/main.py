@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             settings=loaded.settings,
             warnings=(*loaded.warnings, *unheard),
             listen_setting=loaded.name_of("listen"),
+            metrics_setting=loaded.name_of("metrics_listen"),
             budget=budget,
             control=control,
             sockets=sockets,

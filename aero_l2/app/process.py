@@ -18,7 +18,7 @@ from aero_l2.quota.files import LEAST_FILES, FileBudget, file_budget
 from netns.errors import LaunchError
 
 EXIT_CANNOT_START: Final = 2
-_log = structlog.get_logger("aero_l2.app")
+_log = structlog.get_logger(component="server")
 
 
 def raise_file_limit(settings: Settings) -> FileBudget:
@@ -37,7 +37,8 @@ def raise_file_limit(settings: Settings) -> FileBudget:
     budget = file_budget(hard, settings.max_pending_dns, redirects_dns=redirects_dns, captures=captures)
     if not 0 < settings.max_connections <= budget.tunnels:
         _log.warning(
-            "file descriptors limit the tunnels, raise LimitNOFILE (ulimit -n) for more",
+            "file descriptors limit the tunnels",
+            text="raise LimitNOFILE (ulimit -n) for more",
             nofile=hard,
             max_tunnels=budget.tunnels,
             wanted=settings.max_connections or "no limit",

@@ -27,6 +27,7 @@ from aero_l2.door.server import DoorServer, serve
 from aero_l2.observe import log
 from aero_l2.observe.capture.captures import Captures
 from aero_l2.observe.capture.rules import CaptureRules
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.files import FileBudget
 from aero_l2.quota.host import Host
@@ -37,7 +38,8 @@ from netns.control import Word
 from netns.errors import NetnsError
 from netns.supervisor import STOP_SIGNALS
 
-_log = structlog.get_logger("aero_l2.app")
+_log = structlog.get_logger(component="server")
+_helper_log = LimitedLog(_log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Environment:
     """What the server gets from its surroundings.
 
     settings: as they were given; file descriptors may allow fewer tunnels (`budget`).
-    listen_setting: what decided where to listen, in words for people. sockets: to listen on instead.
+    listen_setting, metrics_setting: what decided where to listen, for people. sockets: to listen on instead.
     admin: the admin socket, if there is to be one.
     """
 
@@ -53,6 +55,7 @@ class Environment:
     settings: Settings
     warnings: tuple[str, ...]
     listen_setting: str
+    metrics_setting: str
     budget: FileBudget
     control: socket.socket
     sockets: tuple[socket.socket, ...]
@@ -64,17 +67,21 @@ async def run(environment: Environment) -> int:
     """Serve until SIGTERM, SIGINT or the supervisor's end; SIGHUP reloads. Returns the exit status."""
     settings, budget = environment.settings, environment.budget
     loop = asyncio.get_running_loop()
+    log.report_failures(loop)
     ending = Ending()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, ending.ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    metrics = Metrics()
+    metrics = Metrics(is_on=settings.metrics == "on")
     metrics.python_blocks.set_function(sys.getallocatedblocks)
-    netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
+    netd = NetdClient(
+        functools.partial(_helper_log.write, "error"), back=_helper_is_back, account=metrics.netd_request
+    )
     try:
-        readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections).open)
+        maker = segment_maker(settings, netd, metrics, budget.dns_connections)
     except NetnsError as error:
         return cannot_start(str(error))
+    readiness = Readiness(maker.open)
     supervisor = Supervised(environment.control, netd, ending)
     sockets = environment.sockets
     rules = CaptureRules.of(settings)
@@ -95,6 +102,10 @@ async def run(environment: Environment) -> int:
             f"{environment.listen_setting}: cannot listen on {shown_address(settings)}: "
             f"{listen_advice(error)}"
         )
+    door.endpoints.scrapes.prepare = maker.processes.look
+    if settings.metrics_listen is not None and (failure := await watch_from(door, environment)):
+        await door.close()
+        return cannot_start(failure)
     _log.info(
         "listening",
         address=" ".join(map(shown, door.addresses)) if sockets else shown_address(settings),
@@ -104,7 +115,7 @@ async def run(environment: Environment) -> int:
         capacity=door.pressure.capacity.text,
     )
     for warning in environment.warnings:  # not earlier: what fails to start says why in one line
-        _log.warning(warning)
+        _log.warning("settings need a look", text=warning)
     reloader = reload_on_hang_up(environment, door, supervisor)
     announcing = spawn(
         announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"
@@ -135,6 +146,23 @@ async def run(environment: Environment) -> int:
     netd.detach()
     _log.info("ended", seconds=round(loop.time() - begun, 3), closed=closed)
     return 0
+
+
+def _helper_is_back() -> None:
+    _helper_log.write("info", "the network helper is back")
+
+
+async def watch_from(door: DoorServer, environment: Environment) -> str | None:
+    """Serve monitoring at its own address; why that cannot be done, if so."""
+    address = environment.settings.metrics_listen
+    assert address is not None
+    try:
+        await door.monitor.listen(address)
+    except OSError as error:
+        return f"{environment.metrics_setting}: cannot listen on {shown(address)}: {listen_advice(error)}"
+    assert door.monitor.address is not None
+    _log.info("metrics are served", address=shown(address), port=door.monitor.address[1])
+    return None
 
 
 def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Supervised) -> Reloader:
@@ -181,4 +209,4 @@ async def announce(
         try:
             print(f"AERO_L2_PROXY_READY {url}", flush=True)
         except OSError as error:
-            _log.warning("cannot say so on stdout", reason=error.strerror)
+            _log.warning("cannot say so on stdout", text=error.strerror)

@@ -19,7 +19,7 @@ from netns.errors import NetdUnavailable
 UNWELL_PAUSE_S: Final = 0.5
 """Between two looks at a netd that does not answer."""
 
-_log = structlog.get_logger("aero_l2.app")
+_log = structlog.get_logger(component="server")
 
 
 class Supervised:

@@ -70,7 +70,7 @@ class Log(Silent):
     """structlog: a line for each change, and a summary each ``report_s`` seconds, if that is not 0."""
 
     def __init__(self, report_s: float) -> None:
-        self._log = structlog.get_logger("aero_l2.connect")
+        self._log = structlog.get_logger(component="connect")
         self._report_s = report_s
         self._meter = Meter(report_s)
 

@@ -84,7 +84,8 @@ class Refusal:
     """Why an upgrade is refused, and the attributes of `Metrics` that count it.
 
     reason: labels a 401. detail: for the log only; quotes nothing of a credential. shed: labels a 503.
-    limit: what sets the limit of a 429, for the log.
+    limit: what sets the limit of a 429, for the log. principal: whom the credentials name, where they were
+    judged before this, for the log too.
     """
 
     status: int
@@ -95,6 +96,7 @@ class Refusal:
     retry_after_s: int | None = None
     shed: str | None = None
     limit: str = ""
+    principal: str | None = field(default=None, repr=False)
 
     def response(self) -> Response:
         """The answer to the client."""
@@ -102,11 +104,11 @@ class Refusal:
             return text_response(self.status, self.text)
         return text_response(self.status, self.text, ("Retry-After", str(self.retry_after_s)))
 
-    def fields(self, principal: str | None) -> dict[str, object]:
-        """What the log says besides status and text. principal: whom the credentials name."""
+    def fields(self) -> dict[str, object]:
+        """What the log says besides status and text."""
         said: dict[str, object] = {"detail": self.detail, "limit": self.limit}
-        if principal is not None:
-            said["sid"] = echo(principal)
+        if self.principal is not None:
+            said["principal"] = echo(self.principal)
         if self.status == 429:
             said["retry_after_s"] = self.retry_after_s
         return {name: value for name, value in said.items() if value}
@@ -179,9 +181,8 @@ def judge(upgrade: Upgrade, rules: DoorRules, now: float | None = None) -> Refus
     )
     if isinstance(admitted, Rejected):
         return _unauthorized(admitted)
-    return (
-        refused_by_origin(upgrade.head, upgrade.via, rules) or refused_by_host(upgrade.via, rules) or admitted
-    )
+    refusal = refused_by_origin(upgrade.head, upgrade.via, rules) or refused_by_host(upgrade.via, rules)
+    return admitted if refusal is None else replace(refusal, principal=admitted.principal)
 
 
 def not_now(upgrade: Upgrade) -> Refusal | None:

@@ -19,7 +19,7 @@ from aero_l2.tasks import spawn
 
 MAX_READ_S: Final = 10.0
 
-_log = structlog.get_logger("aero_l2.reload")
+_log = structlog.get_logger(component="reload")
 
 
 _Result = TypeVar("_Result")
@@ -88,7 +88,7 @@ class Reloader:
         self._asked = True
         self._busy(True)
         if self._hangs:
-            _log.error("reload waits for an earlier one", reason="a file still does not answer")
+            _log.error("reload waits for an earlier one", text="a file still does not answer")
             self._busy(False)
         if self._task is None:
             self._task = spawn(self._run(), name="reload")
@@ -107,7 +107,7 @@ class Reloader:
             reading = _on_a_thread(lambda: reread(self._sources))
             done, _ = await asyncio.wait((reading,), timeout=MAX_READ_S)
             if not done:
-                _log.error("reload failed, settings stay", reason=f"files not read within {MAX_READ_S:g} s")
+                _log.error("reload failed, settings stay", text=f"files not read within {MAX_READ_S:g} s")
                 self._hangs = self.failed = True
                 self._busy(False)
                 await asyncio.wait((reading,))  # one that hangs is enough
@@ -127,13 +127,13 @@ class Reloader:
             loaded = load(sources)
         except ConfigError as error:
             for fault in error.faults:
-                _log.error("reload failed, settings stay", reason=fault)
+                _log.error("reload failed, settings stay", text=fault)
             self.failed = True
             return
         said = (*warnings, *loaded.warnings)
         for warning in said:
             if warning not in self._warnings:
-                _log.warning(warning)
+                _log.warning("settings need a look", text=warning)
         self._warnings = frozenset(said)
         found = changes(self._settings, loaded.settings)
         self.failed = False

@@ -86,12 +86,12 @@ class LimitedLog:
         self,
         level: Literal["info", "warning", "error"],
         event: str,
-        text: str,
+        text: str = "",
         *,
         kind: str | None = None,
         **fields: object,
     ) -> None:
-        """One line; `text` says why and makes, with level and event, its kind.
+        """One line; `text` says why, where that is not clear, and makes, with level and event, its kind.
 
         kind: stands for the text there, where a client chose a part of that.
         """
@@ -99,7 +99,8 @@ class LimitedLog:
         self._count_ended(loop.time())
         limited_as = Kind(level, event, text if kind is None else kind)
         if self._limit.admit(limited_as, loop.time()):
-            getattr(self._log, level)(event, text=text, **fields)
+            said = {"text": text, **fields} if text else fields
+            getattr(self._log, level)(event, **said)
         elif self._timer is None:
             self._watch(loop)
 

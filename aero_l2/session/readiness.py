@@ -16,8 +16,9 @@ from typing import Final
 import structlog
 
 from aero_l2.errors import SegmentUnavailable
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.session.ports import Segment, SegmentOpener
-from aero_l2.tasks import spawn
+from aero_l2.tasks import concerns, spawn
 
 TRIAL_INTERVAL_S: Final = 1.0
 DOUBT_S: Final = 1.0
@@ -25,7 +26,7 @@ DOUBT_S: Final = 1.0
 TRIAL_SESSION: Final = 0
 """Session id of a trial."""
 
-_log = structlog.get_logger("aero_l2.readiness")
+_log = structlog.get_logger(component="readiness")
 
 
 class Readiness:
@@ -33,6 +34,7 @@ class Readiness:
 
     def __init__(self, opener: SegmentOpener) -> None:
         self._opener = opener
+        self._log = LimitedLog(_log)
         self._trials: asyncio.Task[None] | None = None
         self._became_ready = asyncio.Event()
         self.reason = "starting"
@@ -49,7 +51,7 @@ class Readiness:
     def lost(self, reason: str) -> None:
         """Somebody knows that no tunnel can be made; a trial that succeeds says otherwise."""
         if self.reason != reason:
-            _log.error("tunnels cannot be made", reason=reason)
+            self._log.write("error", "tunnels cannot be made", reason, kind="reason")
         self.reason = reason
         self._try_again()
 
@@ -63,6 +65,7 @@ class Readiness:
         if self._trials is not None:
             self._trials.cancel()
             await asyncio.wait([self._trials])
+        self._log.close()
 
     @asynccontextmanager
     async def _open(self, session_id: int) -> AsyncIterator[Segment]:
@@ -82,7 +85,7 @@ class Readiness:
 
     def _found(self) -> None:
         if self.reason:
-            _log.info("tunnels can be made")
+            self._log.write("info", "tunnels can be made")
         self.reason = ""
         self._became_ready.set()
 
@@ -91,6 +94,7 @@ class Readiness:
             self._trials = spawn(self._try_until_ready(), name="readiness")
 
     async def _try_until_ready(self) -> None:
+        concerns()  # whoever has shown that a trial is due, it is not about that tunnel
         is_over = False
         while not is_over:
             try:

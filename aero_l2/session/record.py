@@ -7,24 +7,33 @@ import time
 
 import structlog
 
+from aero_l2.observe.limit import Kind, LimitedLog, LineLimit
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import CLOSINGS, Reason
 from aero_l2.session.lifecycle import Lifecycle, Phase
 from aero_l2.session.pump import Traffic
 from aero_l2.session.registry import Holder
 from aero_l2.session.spending import Spending
+from aero_l2.tasks import concerns
 from aero_l2.web.echo import echo
 
-_log = structlog.get_logger("aero_l2.session")
+_log = structlog.get_logger(component="session")
 
 
 class Record:
-    """Of one tunnel. peer: its address and port. holder: who it is for, and so behind what the guest did.
+    """Of one tunnel, and with it of the task that makes it.
 
     opened_at: unix seconds, None before. resumes: how often its client came back. rtt_s: of its last PING.
+
+    Args:
+        peer: its address and port.
+        holder: who it is for, and so behind what the guest did.
+        limited: for what clients can provoke without a tunnel.
     """
 
-    def __init__(self, session_id: int, peer: str, holder: Holder, metrics: Metrics) -> None:
+    def __init__(
+        self, session_id: int, peer: str, holder: Holder, metrics: Metrics, limited: LimitedLog
+    ) -> None:
         self.session_id = session_id
         self.peer = peer
         self.opened_at: float | None = None
@@ -34,9 +43,12 @@ class Record:
         self._was_opened = False
         self._is_kept = False
         self._begun = time.monotonic()
-        self._log = _log.bind(session=session_id, peer=peer, client=holder.client)
+        self._limited = limited
+        self._moves = LineLimit()
+        self._who: dict[str, object] = {"session": session_id, "client": holder.client, "peer": peer}
         if holder.principal is not None:
-            self._log = self._log.bind(sid=echo(holder.principal))
+            self._who["principal"] = echo(holder.principal)
+        concerns(**self._who)
 
     def left_early(self, kind: type[BaseException] | None, *, is_ending: bool) -> None:
         """The tunnel is released, and `kind` the exception for it. One that never opened has its only line
@@ -49,32 +61,47 @@ class Record:
             return
         seconds = time.monotonic() - self._begun
         who = "the process ends" if is_ending else f"the client left after {seconds:.1f} s"
-        reason = f"{who}, while its tunnel was being made"
-        self._log.info("tunnel not opened", reason=reason, seconds=round(seconds, 3))
+        text = f"{who}, while its tunnel was being made"
+        self._limited.write(
+            "info", "tunnel not opened", text, kind="", **self._who, seconds=round(seconds, 3)
+        )
+
+    def has_turn(self) -> None:
+        """It waited for others long enough."""
+        self._metrics.setup_seconds["turn"].observe(time.monotonic() - self._begun)
 
     def opened(self, framing: str) -> None:
         """Frames flow."""
+        self._metrics.setup_seconds["total"].observe(time.monotonic() - self._begun)
         self._was_opened = True
         self.opened_at = time.time()
         self._metrics.sessions.inc()
         self._metrics.sessions_active.inc()
-        self._log.info("tunnel opened", framing=framing)
+        _log.info("tunnel opened", **self._who, framing=framing)
 
     def kept(self, seconds: float) -> None:
         """Its WebSocket broke; it may be taken up again for so long."""
         self._is_kept = True
         self._metrics.sessions_kept.inc()
-        self._log.info("tunnel kept", kept_for_s=seconds)
+        if self._may_tell("tunnel kept"):
+            _log.info("tunnel kept", **self._who, kept_for_s=seconds)
 
     def resumed(self, peer: str, holder: Holder, away_s: float, *, is_taken_over: bool) -> None:
         """Its client is back after so many seconds. is_taken_over: its old WebSocket had not broken yet."""
         self.peer = peer
+        self._who |= {"client": holder.client, "peer": peer}
         self.resumes += 1
-        self._log = self._log.bind(peer=peer, client=holder.client)
         result = "taken_over" if is_taken_over else "resumed"
         self._metrics.resumes[result].inc()
         self._no_longer_kept()
-        self._log.info("tunnel resumed", result=result, away_s=round(away_s, 3))
+        if self._may_tell("tunnel resumed"):
+            _log.info("tunnel resumed", **self._who, result=result, away_s=round(away_s, 3))
+
+    def _may_tell(self, event: str) -> bool:
+        """Coming and going costs a client next to nothing: so many lines a minute, and all are counted."""
+        now = time.monotonic()
+        self._moves.ended(now)
+        return self._moves.admit(Kind("info", event, ""), now)
 
     def _no_longer_kept(self) -> None:
         if self._is_kept:
@@ -88,11 +115,11 @@ class Record:
 
     def fails(self, why: str) -> None:
         """Something of ours is lost, and the tunnel ends for it."""
-        self._log.error("tunnel fails", why=why)
+        _log.error("tunnel fails", **self._who, text=why)
 
     def capture_failed(self, why: str, path: str | None) -> None:
         """Its capture ended before its time, or could not be begun; the tunnel goes on."""
-        self._log.error("capture ends", why=why, file=path)
+        _log.error("capture ends", **self._who, text=why, file=path)
 
     def closing(self, reason: Reason) -> None:
         """The end has begun."""
@@ -110,12 +137,14 @@ class Record:
             self.closing(Reason.CUT_OFF)
         reason = life.closed(Reason.CUT_OFF)
         self._metrics.sessions_active.dec()
-        getattr(self._log, CLOSINGS[reason].log_level)(
+        getattr(_log, CLOSINGS[reason].log_level)(
             "tunnel closed",
+            **self._who,
             reason=reason.value,
             **spending.standing(reason),
             text=life.text,
             seconds=round(now - life.opened_at, 3),
+            resumes=self.resumes,
             frames_rx=traffic.frames_rx,
             bytes_rx=traffic.bytes_rx,
             frames_tx=traffic.frames_tx,

@@ -18,7 +18,10 @@ import structlog
 
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.errors import SegmentUnavailable
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
+from aero_l2.observe.metrics.dns import RCODES
+from aero_l2.observe.processes import Processes
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.quota.waiting import Waiting
 from aero_l2.services.dhcp.server import DhcpServer
@@ -29,15 +32,17 @@ from aero_l2.services.dns.server import DnsServer, DnsSockets
 from aero_l2.session.counting import Collector, Reading, SegmentCounts, Tally
 from aero_l2.session.natwatch import NatWatch
 from aero_l2.session.ports import Segment
-from aero_l2.tasks import spawn
+from aero_l2.session.readiness import TRIAL_SESSION
+from aero_l2.session.setupclock import SetupClock
+from aero_l2.tasks import spawn, subject
 from netns.client import NetdClient
 from netns.errors import NetnsError
 from netns.flows import FlowWatch, Resync
 from netns.handles import SegmentHandles
-from netns.ruleset import DENIED_COUNTERS, LOST_COUNTERS
 from netns.spec import Forward, SegmentSpec
+from netns.vitals import pid_of
 
-_log = structlog.get_logger("aero_l2.session")
+_log = structlog.get_logger(component="session")
 _LOOKUP_TIMEOUT_S: Final = 5.0
 
 
@@ -68,7 +73,9 @@ class SegmentMaker:
         self._resolver = resolver
         self._metrics = metrics
         self._collector = Collector(metrics)
+        self.processes = Processes(metrics)
         self._resync = Resync(spawn)
+        self._log = LimitedLog(_log)
         self._dns_connections: Waiting[Connection] = Waiting(dns_connections)
 
     def open(self, session_id: int) -> AbstractAsyncContextManager[Segment]:
@@ -77,20 +84,26 @@ class SegmentMaker:
 
     @asynccontextmanager
     async def _open(self, session_id: int) -> AsyncIterator[Segment]:
+        clock = SetupClock(self._metrics, is_counted=session_id != TRIAL_SESSION)
         async with AsyncExitStack() as stack:
             try:
                 spec = await self._complete_spec()
+                clock.step("lookup")
                 handles = await self._netd.create(spec, session_id)
+                clock.step("netd")
             except NetnsError as error:
                 raise SegmentUnavailable(str(error)) from error
-            handles.relieved = partial(self._relieved, session_id)
+            handles.relieved = partial(self._relieved, {"session": session_id, **subject()})
             stack.callback(self._netd.release, handles)
+            clock.netd_took(handles.took, handles.nat_ready)
             tally = await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
             counters = DnsCounters(self._metrics)
             try:
+                stack.enter_context(self.processes.nat(pid_of(handles.process)))
                 watch, flows = self._furnish(stack, handles, counters)
             except OSError as error:
                 raise SegmentUnavailable(f"cannot serve the tunnel's network: {error}") from error
+            clock.step("services")
             yield LiveSegment(handles, watch.failed, tally, flows, counters)
 
     def _furnish(
@@ -125,9 +138,9 @@ class SegmentMaker:
         self._metrics.tcp_conns_active.inc(tcp)
         self._metrics.udp_flows_active.inc(udp)
 
-    def _relieved(self, session_id: int, connections: int, reason: str) -> None:
+    def _relieved(self, who: Mapping[str, object], connections: int, reason: str) -> None:
         self._metrics.tcp_connections_reset.inc(connections)
-        _log.warning("connections reset", session=session_id, connections=connections, reason=reason)
+        self._log.write("warning", "connections reset", reason, kind="reason", **who, connections=connections)
 
     async def _read(self, handles: SegmentHandles) -> Reading | None:
         """The namespace's counters; None while netd is away or does not know it."""
@@ -135,7 +148,7 @@ class SegmentMaker:
             counters = await self._netd.counters(handles)
         except NetnsError:
             return None
-        return None if counters is None else _reading(counters)
+        return None if counters is None else Reading(counters)
 
     async def _open_addresses(
         self, handles: SegmentHandles, openings: Sequence[tuple[IPv4Address, int]]
@@ -200,7 +213,11 @@ class DnsCounters:
     def dns_denied(self) -> None:
         """One name that policy denies."""
         self.denied += 1
-        self._metrics.policy_denied.inc()
+        self._metrics.policy_denied["query"].inc()
+
+    def dns_answer(self, rcode: int) -> None:
+        """One answer with this response code."""
+        self._metrics.dns_answers[RCODES[rcode] if rcode < len(RCODES) else "other"].inc()
 
 
 def _redirected(handles: SegmentHandles) -> list[DnsSockets]:
@@ -208,17 +225,6 @@ def _redirected(handles: SegmentHandles) -> list[DnsSockets]:
     if handles.redirected_udp < 0:
         return []
     return [DnsSockets(handles.redirected_udp, handles.redirected_tcp)]
-
-
-def _reading(counters: Mapping[str, int]) -> Reading:
-    """What the metrics need of the packets by named counter."""
-    return Reading(
-        denied=sum(counters.get(name, 0) for name in DENIED_COUNTERS),
-        udp_flows_refused=counters.get("limit_udp", 0),
-        connects_failed=counters.get("failed_tcp", 0),
-        datagrams_failed=counters.get("failed_udp", 0),
-        dropped=sum(counters.get(name, 0) for name in LOST_COUNTERS),
-    )
 
 
 async def _forward(rule: ForwardRule) -> Forward:

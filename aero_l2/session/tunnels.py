@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from aero_l2.errors import AtCapacity, Bound, HourUsedUp
+from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.hour import Account, HourQuotas
 from aero_l2.quota.traffic import Allowance
@@ -36,7 +37,7 @@ from aero_l2.wire.framing import Framing
 
 RELEASE_TIMEOUT_S: Final = 2.0
 
-_log = structlog.get_logger("aero_l2.session")
+_log = structlog.get_logger(component="session")
 
 
 class Tunnels:
@@ -64,6 +65,7 @@ class Tunnels:
         self.options = options
         self.hours = HourQuotas()
         self._metrics = metrics
+        self._log = LimitedLog(_log)
         self._ids = itertools.count(1)
         self._live: dict[Tunnel, Hold] = {}
         self._tickets: Tickets[Tunnel] = Tickets()
@@ -158,6 +160,7 @@ class Tunnels:
 
     async def cancel_all(self) -> None:
         """Cancel the tasks that hold tunnels and wait for what they release, within reason."""
+        self._log.close()
         for task in tuple(self._tasks):
             task.cancel()
         if not await self.wait_ended(RELEASE_TIMEOUT_S):
@@ -175,10 +178,11 @@ class Tunnels:
             self._promise_room(holder, claim)
             permit = stack.enter_context(self.permits.take(holder))
             account = stack.enter_context(self._account(holder))
-            record = Record(next(self._ids), peer, holder, self._metrics)
+            record = Record(next(self._ids), peer, holder, self._metrics, self._log)
             stack.push(lambda kind, *_: record.left_early(kind, is_ending=not self._keeps))
             async with AsyncExitStack() as made:
                 async with self.setups.turn(holder.client):
+                    record.has_turn()
                     segment = await made.enter_async_context(self._opener(record.session_id))
                     await self._make_room(holder, claim)
                 options = self.options

@@ -154,9 +154,9 @@ async def test_kick_closes_that_tunnel_alone_and_counts(served: Proxy, folder: P
         await until(lambda: served.metric("l2_sessions_active") == 1, "one is left")
         assert "there is no session 1" in (await ask(folder, "kick", "1", status=1))["error"]
     lines = [json.loads(line) for line in served.log.splitlines() if '"admin command"' in line]
-    assert [(line["command"], line["session"], line["result"]) for line in lines] == [
-        ("kick", 1, "done"),
-        ("kick", 1, "there is no session 1"),
+    assert [(line["command"], line["session"], line["result"], line.get("text")) for line in lines] == [
+        ("kick", 1, "done", None),
+        ("kick", 1, "refused", "there is no session 1"),
     ]
     assert {line["uid"] for line in lines} == {0}
     assert all(line["pid"] > 0 for line in lines)

@@ -91,7 +91,7 @@ async def test_a_full_disk_ends_the_capture_and_not_the_tunnel(world: World, pla
         assert proxy.metric("l2_capture_errors_total") == 2
         assert proxy.metric("l2_capture_bytes_total") == sum(p.stat().st_size for p in files(folder))
         (first, _) = ends(proxy)
-        assert (first["why"], first["session"]) == ("No space left on device", 1)
+        assert (first["text"], first["session"]) == ("No space left on device", 1)
         assert first["file"] == f"{place}/captures/{path.name}"
 
 
@@ -116,7 +116,7 @@ async def test_a_file_size_limit_ends_the_capture_and_not_the_tunnel(world: Worl
         assert contents.inbound == [LARGE] * len(contents.inbound)
         assert proxy.metric("l2_capture_bytes_total") == path.stat().st_size
         assert proxy.metric("l2_capture_frames_total") == len(contents.packets)
-        assert ends(proxy)[0]["why"] == "File too large"
+        assert ends(proxy)[0]["text"] == "File too large"
 
 
 async def test_a_directory_that_becomes_read_only_costs_captures_only(world: World, place: Path) -> None:
@@ -126,7 +126,7 @@ async def test_a_directory_that_becomes_read_only_costs_captures_only(world: Wor
         async with raw_guest(proxy) as guest:
             await guest.echo(b"the tunnel works")
             await until(lambda: proxy.metric("l2_capture_errors_total") == 1, "it is counted", SOON_S)
-            assert ends(proxy)[0]["why"] == "Permission denied"
+            assert ends(proxy)[0]["text"] == "Permission denied"
         os.chmod(folder, 0o700)
         async with raw_guest(proxy) as guest:
             await guest.echo(b"and is captured again")
@@ -148,7 +148,7 @@ async def test_a_directory_that_is_removed_is_made_again(world: World, place: Pa
                 await other.echo(b"captured again")
                 await until(lambda: os.path.exists(folder) and files(folder), "it is there", SOON_S)
         await closed(folder)
-        assert ends(proxy)[0]["why"] == "the file was removed"
+        assert ends(proxy)[0]["text"] == "the file was removed"
 
 
 async def test_a_directory_that_cannot_be_made_again_costs_captures_only(world: World, place: Path) -> None:
@@ -158,7 +158,7 @@ async def test_a_directory_that_cannot_be_made_again_costs_captures_only(world: 
         async with raw_guest(proxy) as guest:
             await guest.echo(b"the tunnel works")
             await until(lambda: proxy.metric("l2_capture_errors_total") == 1, "it is counted", SOON_S)
-            assert ends(proxy)[0]["why"] == "Permission denied"
+            assert ends(proxy)[0]["text"] == "Permission denied"
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ async def test_a_disk_that_does_not_answer_does_not_hold_up_the_end(
             assert await asyncio.to_thread(proxy.wait) == 0, proxy.log
             assert time.monotonic() - began < 5 * (grace_s + 5)
         assert "captures are not complete, the disk does not answer" in proxy.log
-        assert "a disk that does not answer holds its process" in proxy.log
+        assert "server held up by a disk" in proxy.log
         silent.go.set()  # the kernel waits for the answer to FLUSH, in whatever way a process ends
         await until(lambda: not proxy.processes(), "nothing is left once it answers", SOON_S)
 

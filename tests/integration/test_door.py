@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import addresses as at
 from support import procfs
 from support.proxy import Proxy, RunAs, run_proxy
 from support.tunnel import RefusedError
@@ -147,15 +148,38 @@ CANARIES = {
 }
 
 
+QUERIES = (
+    "token=canary-query",
+    "apiKey=canary-query",
+    "x=canary-query",
+    "a=b&token=canary-query&apiKey=canary-query",
+    "TOKEN=canary-query",
+    "token=%63anary-query",
+    "canary-query",
+    "=canary-query",
+    "?token=canary-query",
+)
+MALFORMED = (
+    "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n",
+    "GET {} HTTP/9.9\r\n\r\n",
+    "GET {} HTTP/1.1 more\r\n\r\n",
+    "GET {} HTTP/1.1\r\nno colon {}\r\n\r\n".replace("{}", "{0}"),
+    "GET {} HTTP/1.1\r\nUpgrade: websocket\r\nReferer: http://x{}\r\n\r\n".replace("{}", "{0}"),
+    "GET http://x{} HTTP/1.1\r\n\r\n",
+)
+
+
 @pytest.mark.slow
 async def test_secrets_are_nowhere_to_be_seen(world: World, proxy_as: RunAs) -> None:
     env = {**CANARIES, "AERO_L2_LOG_LEVEL": "debug", "AERO_L2_OPEN": "1", "AERO_L2_RAW_FRAMES": "1"}
     with run_proxy(world, proxy_as, env) as proxy:
-        for query in ("token=canary-query", "apiKey=canary-query", "x=canary-query"):
+        for query in QUERIES:
             with pytest.raises(RefusedError):
                 await proxy.tunnel(f"/l2?{query}").__aenter__()
-            proxy.get(f"/readyz?{query}")
-            proxy.get(f"/nowhere?{query}")
+            for path in ("/readyz", "/metrics", "/version", "/healthz", "/session", "/l2", "/nowhere"):
+                proxy.get(f"{path}?{query}")
+            for request in MALFORMED:
+                await asyncio.to_thread(said_to, proxy, request.format(f"/l2?{query}"))
         for path in ("/v86/canary-path", "/v86?token=canary-query", "/v86/canary-path?apiKey=canary-query"):
             with pytest.raises(RefusedError):
                 await proxy.raw_tunnel(path).__aenter__()
@@ -175,6 +199,14 @@ async def test_secrets_are_nowhere_to_be_seen(world: World, proxy_as: RunAs) -> 
         seen[" ".join(options)] = await asyncio.to_thread(output, options, env)
     assert "upgrade refused" in seen["log"]
     assert {place: text for place, text in seen.items() if "canary" in text.lower()} == {}
+
+
+def said_to(proxy: Proxy, request: str) -> None:
+    """Send what is no good request, and wait for the answer."""
+    with proxy.world.host.connect(at.LOOPBACK, proxy.port) as connection:
+        connection.settimeout(30)
+        connection.sendall(request.encode())
+        assert connection.recv(65536)
 
 
 def what_processes_show(proxy: Proxy) -> dict[str, str]:

@@ -46,7 +46,13 @@ async def test_useless_nat_process_ends_its_tunnel_and_no_other(proxy: Proxy, ho
         def said() -> str:
             return "\n".join(proxy.log.splitlines()[lines:])
 
-        await until(lambda: f"NAT process {nat} of tunnel " in said(), "it is in the log")
+        await until(
+            lambda: (
+                '"NAT process killed", "component": "netd", "session": ' in said()
+                and f'"pid": {nat}' in said()
+            ),
+            "it is in the log",
+        )
         assert said().count(SAID[how]) == 2  # netd's line and the tunnel's
         await bystander.echo(b"still works")
         assert bystander.tunnel.is_open

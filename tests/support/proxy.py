@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from support import addresses as at
-from support import procfs
+from support import logevents, procfs
 from support.output import Output
 from support.stage import devices_of, make_tun, private_mounts, private_programs
 from support.systemd import activated
@@ -285,3 +285,5 @@ def run_proxy(
         finally:
             proxy.close()
             sys.stderr.write(f"--- log of the proxy ({run_as}) ---\n{proxy.log}")
+        if settings.get("AERO_L2_LOG_FORMAT") != "console":
+            logevents.check(proxy.log)  # whatever the test was about

@@ -106,4 +106,4 @@ async def test_warning_is_said_again_only_where_it_changed(tmp_path: Path) -> No
             asked.request()
             await until(lambda before=before: len(applied) > before, "it is done")  # type: ignore[misc]
             await until(lambda asked=asked: asked._task is None, "and over")  # type: ignore[misc]
-    assert [line["event"] for line in lines if line["log_level"] == "warning"] == [*loaded.warnings]
+    assert [line["text"] for line in lines if line["log_level"] == "warning"] == [*loaded.warnings]

@@ -66,7 +66,7 @@ async def open_tunnels(client: NetdClient, netd: Netd) -> list[SegmentHandles]:
 
 
 async def test_mass_end_loses_no_release(lost: list[str]) -> None:
-    client = NetdClient(lost.append)
+    client = NetdClient(lambda event, _: lost.append(event))
     netd = Netd(client)
     for handles in await open_tunnels(client, netd):
         client.release(handles)
@@ -78,7 +78,7 @@ async def test_mass_end_loses_no_release(lost: list[str]) -> None:
 
 
 async def test_new_netd_is_told_of_every_tunnel_that_lives(lost: list[str]) -> None:
-    client = NetdClient(lost.append)
+    client = NetdClient(lambda event, _: lost.append(event))
     handles = await open_tunnels(client, Netd(client))
     netd = Netd(client)
     client.release(handles[-1])
@@ -92,7 +92,7 @@ async def test_new_netd_is_told_of_every_tunnel_that_lives(lost: list[str]) -> N
 
 
 async def test_what_waits_for_a_netd_that_ended_is_dropped(lost: list[str]) -> None:
-    client = NetdClient(lost.append)
+    client = NetdClient(lambda event, _: lost.append(event))
     first = Netd(client)
     for handles in await open_tunnels(client, first):
         client.release(handles)
@@ -106,7 +106,7 @@ async def test_what_waits_for_a_netd_that_ended_is_dropped(lost: list[str]) -> N
 
 async def test_it_is_said_once_that_a_lost_netd_is_back(lost: list[str]) -> None:
     back: list[bool] = []
-    client = NetdClient(lost.append, back=lambda: back.append(True))
+    client = NetdClient(lambda event, _: lost.append(event), back=lambda: back.append(True))
     first = Netd(client)
     messages.send(first.socket, HostAddresses(frozenset()))
     asking = asyncio.create_task(client.answers())  # which it never reads: its end is a reset
@@ -125,7 +125,7 @@ async def test_it_is_said_once_that_a_lost_netd_is_back(lost: list[str]) -> None
 async def test_tunnel_hears_that_its_nat_is_ready_and_does_not_wait_for_a_netd_that_is_gone(
     lost: list[str],
 ) -> None:
-    client = NetdClient(lost.append)
+    client = NetdClient(lambda event, _: lost.append(event))
     netd = Netd(client)
     first, second, *others = await open_tunnels(client, netd)
     assert not first.nat_ready.done()
@@ -140,7 +140,7 @@ async def test_tunnel_hears_that_its_nat_is_ready_and_does_not_wait_for_a_netd_t
 
 
 async def test_tunnel_hears_that_its_nat_is_given_up_and_why(lost: list[str]) -> None:
-    client = NetdClient(lost.append)
+    client = NetdClient(lambda event, _: lost.append(event))
     netd = Netd(client)
     first, second, *others = await open_tunnels(client, netd)
     for number in (first.id, first.id, 2**53):  # twice, and about nobody

@@ -11,7 +11,11 @@ from support import pcapng as reader
 
 from aero_l2.observe import pcapng
 
-FRAMES = st.lists(st.binary(max_size=200) | st.binary(min_size=1400, max_size=2048), max_size=12)
+SHORT = st.binary(max_size=60)
+LONG = st.builds(
+    lambda seed, size: (seed * size)[:size], st.binary(min_size=1, max_size=8), st.integers(1400, 2048)
+)
+FRAMES = st.lists(SHORT | LONG, max_size=12)
 MOMENTS = st.integers(0, 2**64 - 1)
 HEAD = pcapng.section_header("a program 1.0") + pcapng.interface_description("l2-tunnel")
 

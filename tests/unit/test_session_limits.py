@@ -310,7 +310,7 @@ async def test_upgrade_of_a_session_that_used_its_hour_is_refused_and_told_when_
             await client_of(stand, "me")
         response = refused.value.response
         [line] = [line for line in lines if line["event"] == "upgrade refused"]
-        assert (line["sid"], line["limit"]) == ("me", HOUR)
+        assert (line["principal"], line["limit"]) == ("me", HOUR)
         assert str(line["retry_after_s"]) == response.headers["Retry-After"]
         assert (response.status_code, response.body) == (429, b"quota_bytes: hourly byte quota exceeded")
         assert 3500 < int(response.headers["Retry-After"]) <= 3660
@@ -428,7 +428,7 @@ async def test_nat_process_that_never_comes_ends_the_tunnel() -> None:
         client = await stand.client()
         with capture_logs() as lines:
             assert await left(client) == ([], 1011, "tunnel failed")
-        assert any("slirp4netns" in line.get("why", "") for line in lines)
+        assert any("slirp4netns" in line.get("text", "") for line in lines)
 
 
 # --- PINGs -----------------------------------------------------------------------------------------------
@@ -538,7 +538,7 @@ async def test_client_that_leaves_during_set_up_has_a_line_too() -> None:
         assert [line["event"] for line in lines] == ["tunnel not opened"]
         assert lines[0]["client"] == "127.0.0.1"
         assert re.fullmatch(
-            r"the client left after \d+\.\d s, while its tunnel was being made", lines[0]["reason"]
+            r"the client left after \d+\.\d s, while its tunnel was being made", lines[0]["text"]
         )
         assert 0 <= lines[0]["seconds"] < 10
         assert stand.value("l2_sessions_total") == 0

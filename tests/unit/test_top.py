@@ -84,7 +84,7 @@ def test_metrics_alone_are_enough_for_totals() -> None:
     before = only_metrics(1.0, metrics.render().decode())
     metrics.bytes_tx.inc(3000)
     metrics.sessions_active.inc(3)
-    metrics.policy_denied.inc(8)
+    metrics.policy_denied["query"].inc(8)
     for _ in range(99):
         metrics.loop_lag_seconds.observe(0.002)
     metrics.loop_lag_seconds.observe(0.2)

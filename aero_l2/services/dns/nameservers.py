@@ -15,7 +15,7 @@ from dns.nameserver import Do53Nameserver, Nameserver
 
 from aero_l2.config.nameservers import MAX_SERVERS, NameServer
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = structlog.get_logger(component="dns")
 
 # How long a change of the file may go unseen.
 LOOK_EVERY_S: Final = 1.0
@@ -86,7 +86,7 @@ class HostServers:
             if self._usable:
                 self._usable = False
                 kept = "the DNS servers from before stay" if self._servers else "guests get SERVFAIL"
-                _log.warning(f"no DNS server in resolv.conf, {kept}", reason=str(error))
+                _log.warning("no DNS server in resolv.conf", text=f"{error}; {kept}")
             return
         texts = [str(server) for server in found]
         if self._texts and texts != self._texts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 SILENT_S: Final = 10.0
 SILENT_QUESTIONS: Final = 5
@@ -19,15 +19,15 @@ class Silence:
         self._questions = 0
         self._told = False
 
-    def note(self, now: float, *, answered: bool) -> str | None:
-        """One question at `now` (monotonic seconds) and how it ended; a line for the log, or none."""
+    def note(self, now: float, *, answered: bool) -> Literal["silent", "back"] | None:
+        """One question at `now` (monotonic seconds) and how it ended; what is news, if anything is."""
         if answered:
             told, self._told, self._questions = self._told, False, 0
-            return "DNS servers answer again" if told else None
+            return "back" if told else None
         if self._questions == 0:
             self._since = now
         self._questions += 1
         if self._told or self._questions < SILENT_QUESTIONS or now - self._since < SILENT_S:
             return None
         self._told = True
-        return "DNS servers do not answer"
+        return "silent"

@@ -67,7 +67,7 @@ async def main() -> None:
         messages.send(netd, messages.ReadCounters(77, 5))
         messages.send(netd, messages.Release(77))
     netd.send(messages.encode(messages.Release(1)))
-    client = NetdClient(lambda text: print(text, file=sys.stderr))
+    client = NetdClient(lambda event, text: print(event, text, file=sys.stderr))
     client.attach(netd)
     for _ in range(5):  # its first answers are to the nonsense
         await asyncio.sleep(0.2)
