@@ -20,7 +20,7 @@ from scapy.packet import Raw
 from support import addresses as at
 from support.proxy import SERVICE_USER, USER_ID, Proxy, RunAs, run_proxy
 from support.rawguest import RawGuest, raw_guest
-from support.wait import until, wait_until
+from support.wait import retry, until, wait_until
 from support.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +124,17 @@ async def test_frames_and_bytes_are_counted_exactly(served: Proxy, folder: Path)
         after = (await ask(folder, "session", "1"))["session"]
         assert after["frames_rx"] - before["frames_rx"] == 25
         assert after["bytes_rx"] - before["bytes_rx"] == 2500
-        assert after["bytes_rx_per_s"] > 0
+
+
+async def test_rates_are_there_while_something_passes(served: Proxy, folder: Path) -> None:
+    async with served.tunnel() as tunnel:
+
+        async def moving() -> bool | None:
+            await tunnel.send(bytes(100))
+            facts = (await ask(folder, "session", "1"))["session"]
+            return facts["bytes_rx_per_s"] > 0 and facts["frames_rx_per_s"] > 0 or None
+
+        assert await retry(moving, "a rate", 20)
 
 
 async def test_status_says_how_the_server_is(served: Proxy, folder: Path) -> None:
