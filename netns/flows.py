@@ -93,7 +93,7 @@ class FlowWatch:
         self._reading = self._loop.call_later(DELAY_S, self._read)
 
     def _read(self) -> None:
-        before = self._counts()
+        before = self.counts()
         try:
             for _ in range(READS_PER_TURN):
                 self._note(self._events.recv(conntrack.MAX_EVENT))
@@ -126,15 +126,15 @@ class FlowWatch:
             self._resync.request(self)
 
     def _replace(self, found: dict[int, set[int]]) -> None:
-        before = self._counts()
+        before = self.counts()
         self._active = found
         self._tell(before)
 
-    def _counts(self) -> tuple[int, int]:
+    def counts(self) -> tuple[int, int]:
         return len(self._active[conntrack.TCP]), len(self._active[conntrack.UDP])
 
     def _tell(self, before: tuple[int, int]) -> None:
-        now = self._counts()
+        now = self.counts()
         if now != before:
             self._changed(now[0] - before[0], now[1] - before[1])
 

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
-from netns import activation, lines, users
+from netns import activation, adminsocket, lines, users
 from netns.errors import LaunchError
 from netns.notify import Notifier, watchdog_interval_s
-from netns.supervisor import NETD_CAPABILITIES, SIGNALS, Supervisor
+from netns.supervisor import LISTEN_FDS_VARIABLE, NETD_CAPABILITIES, SIGNALS, Supervisor
 from netns.syscalls import Prctl, drop_bounding_set, prctl, set_capabilities, set_process_name
 from netns.userns import enter_user_namespace
 
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--driver", required=True)
     parser.add_argument("--search-path", required=True)
     parser.add_argument("--max-tcp-memory", default="0", help="in bytes, see netns.tcpmemory")
+    parser.add_argument("--admin-socket", default="", help="path, see netns.adminsocket")
     parser.add_argument("--folder", action="append", default=[], help="which the server writes to")
     parser.add_argument("--settings-fd", type=int, required=True)
     parser.add_argument("--log-level", default="info")
@@ -73,19 +74,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     lines.configure("launch", options.log_level, style)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold secrets and guests' data
+    admin: adminsocket.AdminSocket | None = None
     try:
         sockets = activation.handed_over(os.environ, os.getpid())
         _close_inherited(but=(options.settings_fd, *sockets))
         for descriptor in (options.settings_fd, *sockets):
             os.set_inheritable(descriptor, False)
         notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""), _cannot_tell_systemd)
-        if os.geteuid() == 0:
-            users.become_service_user(options.user or users.DEFAULT_USER, options.folder)
-        elif options.user:
+        user = users.find_user(options.user or users.DEFAULT_USER) if os.geteuid() == 0 else None
+        if user is None and options.user:
             users.check_user_setting(options.user)
+        if options.admin_socket:
+            admin = adminsocket.make(options.admin_socket, user)
+        if user is not None:
+            users.become_service_user(user, options.folder)
         users.check_code_is_readable()
         enter_namespaces()
     except LaunchError as error:
+        if admin is not None:
+            admin.remove()
         print(f"aero-l2: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     netd = [sys.executable, "-I", "-m", "netns.netd"]
@@ -93,9 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     netd += ["--max-tcp-memory", options.max_tcp_memory]
     netd += ["--log-level", options.log_level, "--log-style", style]
     watchdog_s = watchdog_interval_s(os.environ, os.getpid())
-    supervisor = Supervisor(options.server, netd, options.settings_fd, sockets, notifier, watchdog_s)
+    handed_on = {LISTEN_FDS_VARIABLE: sockets, adminsocket.FDS_VARIABLE: admin.descriptors if admin else ()}
+    supervisor = Supervisor(options.server, netd, options.settings_fd, handed_on, notifier, watchdog_s)
     prctl(Prctl.SET_DUMPABLE, 0)
-    sys.exit(supervisor.run())
+    try:
+        status = supervisor.run()
+    finally:
+        if admin is not None:
+            admin.remove()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

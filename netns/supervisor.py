@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from netns import control
 from netns.lines import log
@@ -46,7 +46,7 @@ _SAYINGS_PER_TURN = 16
 class Supervisor:
     """Two children, what to do when one ends, and what systemd is told meanwhile.
 
-    ``sockets``: descriptors that the server listens on, closed here once it has them.
+    ``handed_on``: by variable, descriptors that the server gets; it alone holds the listening ones then.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Supervisor:
         server_command: Sequence[str],
         netd_command: Sequence[str],
         settings_fd: int,
-        sockets: Sequence[int],
+        handed_on: Mapping[str, Sequence[int]],
         notifier: Notifier,
         watchdog_s: float | None,
     ) -> None:
         self._server_command = server_command
         self._settings_fd = settings_fd
-        self._sockets = sockets
+        self._handed_on = handed_on
         self._notifier = notifier
         self._report = Report(watchdog_s)
         self._had_terminal = _has_terminal()
@@ -87,7 +87,7 @@ class Supervisor:
         self._start_netd()
         self._server = self._start_server()
         self._server_control.close()
-        for descriptor in (self._settings_fd, *self._sockets):
+        for descriptor in (self._settings_fd, *self._handed_on.get(LISTEN_FDS_VARIABLE, ())):
             os.close(descriptor)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by `main`: none is lost
         while True:
@@ -185,9 +185,8 @@ class Supervisor:
     def _start_server(self) -> int:
         control_fd, settings = self._server_control.fileno(), self._settings_fd
         told = {CONTROL_FD_VARIABLE: str(control_fd), SETTINGS_FD_VARIABLE: str(settings)}
-        if self._sockets:
-            told[LISTEN_FDS_VARIABLE] = ",".join(map(str, self._sockets))
-        passed_on = (control_fd, settings, *self._sockets)
+        told |= {name: ",".join(map(str, given)) for name, given in self._handed_on.items() if given}
+        passed_on = (control_fd, settings, *(fd for given in self._handed_on.values() for fd in given))
         return _spawn(self._server_command, {**_known_variables(), **told}, passed_on, ())
 
     def _reap(self) -> int | None:

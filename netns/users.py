@@ -20,13 +20,12 @@ _SCRATCH = "/tmp"  # only a mount point, in a mount namespace of our own
 _TUN_DEVICE = os.makedev(10, 200)
 
 
-def become_service_user(name: str, folders: Iterable[str] = ()) -> None:
-    """Leave root for the user ``name``: private mounts first, then no groups, its gid, its uid.
+def become_service_user(user: pwd.struct_passwd, folders: Iterable[str] = ()) -> None:
+    """Leave root for ``user``: private mounts first, then no groups, its gid, its uid.
 
     ``folders``: absolute paths where it is going to write; made for it where they are missing.
     Raises LaunchError with the setting to change.
     """
-    user = _find_user(name)
     try:
         unshare(Namespace.MOUNT)
         mount("none", "/", "", Mount.REC | Mount.SLAVE)
@@ -43,8 +42,8 @@ def become_service_user(name: str, folders: Iterable[str] = ()) -> None:
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     except OSError as error:
         raise LaunchError(
-            f"cannot become the service user {name}: {error}; root of a user namespace cannot: start as an "
-            "ordinary user, or as root of the host"
+            f"cannot become the service user {user.pw_name}: {error}; root of a user namespace cannot: start "
+            "as an ordinary user, or as root of the host"
         ) from error
     prctl(Prctl.SET_DUMPABLE, 1)  # or /proc/self/uid_map would belong to root
 
@@ -76,7 +75,8 @@ def check_user_setting(name: str) -> None:
         )
 
 
-def _find_user(name: str) -> pwd.struct_passwd:
+def find_user(name: str) -> pwd.struct_passwd:
+    """The service user, by AERO_L2_USER. Raises LaunchError."""
     try:
         user = pwd.getpwnam(name)
     except KeyError as error:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from aero_l2.app.admin import handed_over as admin_files
 from aero_l2.app.process import cannot_start, end, new_event_loop, raise_file_limit
 from aero_l2.app.run import Environment, run
 from aero_l2.app.sockets import handed_over, most_open
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--ready-stdout", action="store_true")
     options = parser.parse_args(arguments)
     control = socket.socket(fileno=_inherited(CONTROL_FD_VARIABLE))
-    sockets = handed_over()
+    sockets, admin = handed_over(), admin_files()
     sources, loaded, unheard = _settings(sockets)
     set_process_name("aero-l2-server")
     prctl(Prctl.SET_DUMPABLE, 0)
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             budget=budget,
             control=control,
             sockets=sockets,
+            admin=admin,
             ready_stdout=options.ready_stdout,
         )
         status = runner.run(run(environment))

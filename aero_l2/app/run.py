@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from aero_l2.app import helper, memory
+from aero_l2.app.admin import AdminFiles, start_admin
 from aero_l2.app.ending import Ending, finish, remind
 from aero_l2.app.process import cannot_start, raise_file_limit
 from aero_l2.app.segments import segment_maker
@@ -47,6 +48,7 @@ class Environment:
 
     settings: as they were given; file descriptors may allow fewer tunnels (`budget`).
     listen_setting, metrics_setting: what decided where to listen, for people. sockets: to listen on instead.
+    admin: the admin socket, if there is to be one.
     """
 
     sources: Sources
@@ -57,6 +59,7 @@ class Environment:
     budget: FileBudget
     control: socket.socket
     sockets: tuple[socket.socket, ...]
+    admin: AdminFiles | None
     ready_stdout: bool
 
 
@@ -121,6 +124,7 @@ async def run(environment: Environment) -> int:
     others = [spawn(helper.watch(netd, readiness), name="helper")]
     if trim := memory.trimmer():
         others.append(spawn(memory.give_back(lambda: door.active, trim), name="memory"))
+    admin = environment.admin and start_admin(environment.admin, door, netd, settings, ending.ask)
     gc.freeze()
     await ending.asked.wait()
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
@@ -131,6 +135,8 @@ async def run(environment: Environment) -> int:
     _log.info("shutting down", tunnels=door.active, drain_s=door.drain_s, grace_s=door.grace_s)
     reminding = spawn(remind(lambda: door.active, door.drain_s), name="remind")
     closed = await door.shutdown(ending.at_once)
+    if admin is not None:
+        await admin.close()
     for task in (reminding, reporting, *others):
         task.cancel()
     if captures is not None:

@@ -10,11 +10,13 @@ from typer.exceptions import TyperException
 
 from aero_l2 import __version__
 from aero_l2.cli import policy, token
+from aero_l2.cli.admin import admin
 from aero_l2.cli.connect import connect
 from aero_l2.cli.errors import EXIT_UNWRITTEN, EXIT_USAGE, complain, unwritten
 from aero_l2.cli.probe import probe_
 from aero_l2.cli.serve import serve
 from aero_l2.cli.settings import settings
+from aero_l2.cli.top import top
 
 NAME: Final = "aero-l2"
 
@@ -29,6 +31,8 @@ app.command()(serve)
 app.command()(settings)
 app.command()(connect)
 app.command("probe")(probe_)
+app.command()(top)
+app.command()(admin)
 app.add_typer(token.app, name="token")
 app.add_typer(policy.app, name="policy")
 

@@ -99,6 +99,7 @@ def _become_supervisor(sources: Sources, settings: Settings, *, ready_stdout: bo
     launch += ["--max-tcp-memory", str(settings.max_tcp_memory or share_of_guests())]
     launch += ["--log-level", settings.log_level, "--log-format", settings.log_format]
     launch += ["--user", settings.user] if settings.user else []
+    launch += ["--admin-socket", settings.admin_socket] if settings.admin_socket else []
     launch += ["--folder", os.path.abspath(settings.capture_dir)] if settings.capture_dir else []
     launch += ["--settings-fd", str(handover.write(sources))]
     if sys.stdout is not None:  # closed by whoever started us

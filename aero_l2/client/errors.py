@@ -34,7 +34,7 @@ _NORMAL: Final = 1000
 _FAULTS: Final = frozenset((1002, 1003, 1007, 1009, 1010))
 """Close codes by which a server says that what it got breaks the protocol."""
 _PASSING_ERRORS: Final = frozenset((None, ErrorCode.QUOTA_CONNECTIONS, ErrorCode.BACKPRESSURE))
-_SESSION_EXPIRED: Final = "session expired"
+_FINAL_REASONS: Final = frozenset(("session expired", "closed by the operator"))
 _GATEWAY_STATUSES: Final = frozenset((408, 500, 502, 503, 504))
 
 
@@ -181,9 +181,10 @@ class TunnelClosed(ClientError):
 
     @property
     def retryable(self) -> bool:  # type: ignore[override]
-        """All but what a person has to look at: faults of ours, used-up quotas, credentials that are over."""
+        """All but what a person has to look at: faults of ours, used-up quotas, credentials that are over,
+        and a person who ended it."""
         passes = self.error_code in _PASSING_ERRORS and self.close_code not in _FAULTS
-        return passes and self.reason != _SESSION_EXPIRED
+        return passes and self.reason not in _FINAL_REASONS
 
     def _describe(self) -> str:
         text = self.reason or (printable(self.error.text) if self.error is not None else "")

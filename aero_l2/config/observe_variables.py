@@ -33,8 +33,9 @@ OBSERVE_THEME: Final = Theme("What an operator sees", (
         "off = nothing is counted, and /metrics is 404: for measurements.",
     ),
     Variable(
-        "admin_socket", "AERO_L2_ADMIN_SOCKET", "", values.optional_text,
-        "Path of a Unix socket, mode 0600, for `aero-l2 top` and its like (docs/admin.md); unset: none.",
+        "admin_socket", "AERO_L2_ADMIN_SOCKET", "", values.optional_socket_path,
+        "Unix socket, mode 0600, for `aero-l2 top` and `aero-l2 admin` (docs/admin.md); an absolute path of "
+        "at most 107 bytes. Unset: none.",
         "path",
     ),
     Variable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
@@ -13,6 +14,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _TRUE = frozenset(("1", "true", "yes", "on"))
 _FALSE = frozenset(("0", "false", "no", "off"))
 _MAX_NAME = 253
+_MAX_SOCKET_PATH = 107
 
 
 class BadValue(ValueError):
@@ -94,6 +96,17 @@ def choice(value: str, *choices: str) -> str:
     if word not in choices:
         raise BadValue("is not known", "choose one of " + ", ".join(choices))
     return word
+
+
+def optional_socket_path(value: str) -> str | None:
+    """An absolute path that fits the address of a Unix socket (unix(7)), or None where blank."""
+    if not value:
+        return None
+    if not value.startswith("/") or value.endswith("/"):
+        raise BadValue("is no absolute path of a file", "write one like /run/aero-l2/admin.sock")
+    if len(value.encode()) > _MAX_SOCKET_PATH:
+        raise BadValue(f"is longer than {_MAX_SOCKET_PATH} bytes", "name a shorter path")
+    return os.path.normpath(value)
 
 
 def listen_address(value: str) -> ListenAddress:

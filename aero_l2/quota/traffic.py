@@ -47,6 +47,11 @@ class Allowance:
         """Whether anything can ever be exceeded; if not, nobody needs to ask."""
         return bool(self._max_bytes or self._max_messages or self._account is not None)
 
+    @property
+    def hour(self) -> tuple[int, int] | None:
+        """What its session has used in this hour, over all its tunnels, and the limit; None without one."""
+        return None if self._account is None else (self._account.total, self._account.limit)
+
     def standing(self, what: Exceeded) -> tuple[int, int]:
         """What was counted against a limit, and the limit."""
         if what is Exceeded.HOURLY_BYTES and self._account is not None:

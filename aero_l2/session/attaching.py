@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from aero_l2.session.closing import Closing
 from aero_l2.session.keepalive import Keepalive
 from aero_l2.session.link import Link, LinkOwner
 from aero_l2.session.options import TunnelOptions
@@ -28,3 +29,11 @@ def attach(
     if framing.pinged:
         keepalive.start()
     return link, keepalive
+
+
+def say_goodbye(link: Link, framing: Framing, closing: Closing, text: str) -> None:
+    """ERROR, where the framing has any, and close frame, as the table says, with this text."""
+    if closing.error_code is not None and (error := framing.error(closing.error_code, text)):
+        link.write(error)
+    if closing.close_code is not None:
+        link.send_close(closing.close_code, text)

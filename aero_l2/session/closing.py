@@ -33,6 +33,7 @@ class Reason(enum.Enum):
     IDLE_TIMEOUT = "idle_timeout"
     SESSION_TOO_LONG = "session_too_long"
     SESSION_EXPIRED = "session_expired"
+    KICKED = "kicked"
     SHUTDOWN = "shutdown"
     TUNNEL_FAILED = "tunnel_failed"
     WEBSOCKET_FAILED = "websocket_failed"
@@ -87,6 +88,7 @@ CLOSINGS: Final[dict[Reason, Closing]] = {
     Reason.IDLE_TIMEOUT: Closing(None, 1008, "idle timeout", "info", "idle_timeouts"),
     Reason.SESSION_TOO_LONG: Closing(None, 1008, "session time limit reached", "info"),
     Reason.SESSION_EXPIRED: Closing(None, 1008, "session expired", "info"),
+    Reason.KICKED: Closing(None, 1008, "closed by the operator", "info"),
     Reason.SHUTDOWN: Closing(None, 1001, "shutting down", "info"),
     Reason.TUNNEL_FAILED: Closing(None, 1011, "tunnel failed", "error"),
     # The library has sent its close frame (1002, 1007 or, over the message cap, 1009) or echoed the peer's.

@@ -83,6 +83,22 @@ class Reading:
         return sum(self.packets.get(name, 0) for name in names)
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentCounts:
+    """What one tunnel's segment has counted.
+
+    reading: packets, since its start. tcp_flows, udp_flows: active now. dns_…: queries of the guest, those
+    that failed other than by policy, and names that policy denied.
+    """
+
+    reading: Reading = field(default_factory=Reading)
+    tcp_flows: int = 0
+    udp_flows: int = 0
+    dns_queries: int = 0
+    dns_failures: int = 0
+    dns_denied: int = 0
+
+
 Read = Callable[[], Awaitable[Reading | None]]
 """Reads one tunnel's counters; None where that cannot be done at present."""
 
@@ -93,25 +109,25 @@ class Collector:
     def __init__(self, metrics: Metrics) -> None:
         self._is_on = metrics.is_on
         self._counters = counters_of(metrics) if metrics.is_on else {}
-        self._followed: OrderedDict[_Tally, None] = OrderedDict()
+        self._followed: OrderedDict[Tally, None] = OrderedDict()
         self._rounds: asyncio.Task[None] | None = None
         self._last_readings = asyncio.Semaphore(_LAST_READINGS_AT_ONCE)
 
     @contextlib.asynccontextmanager
-    async def following(self, read: Read) -> AsyncIterator[None]:
+    async def following(self, read: Read) -> AsyncIterator[Tally]:
         """Follow a tunnel while the block runs; its counters are read once more at the end.
 
-        Nothing is read where nothing is counted.
+        Where nothing is counted they are read only for whoever has `Tally.update_soon` do it.
         """
+        tally = Tally(read, self._counters)
         if not self._is_on:
-            yield
+            yield tally
             return
-        tally = _Tally(read, self._counters)
         self._followed[tally] = None
         if self._rounds is None or self._rounds.done():
             self._rounds = spawn(self._go_round(), name="counters")
         try:
-            yield
+            yield tally
         finally:
             del self._followed[tally]
             try:
@@ -119,7 +135,7 @@ class Collector:
             finally:
                 self._rest()
 
-    async def _read_last(self, tally: _Tally) -> None:
+    async def _read_last(self, tally: Tally) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_READING_S), self._last_readings:
                 await tally.update()
@@ -138,13 +154,13 @@ class Collector:
                 await tally.update()
 
 
-class _Tally:
-    """One tunnel's counters as they were seen last."""
+class Tally:
+    """One tunnel's counters. seen: as they were last."""
 
     def __init__(self, read: Read, counters: Mapping[str, tuple[Counter, ...]]) -> None:
         self._read = read
         self._counters = counters
-        self._seen = Reading()
+        self.seen = Reading()
         self._reading = asyncio.Lock()
 
     async def update(self) -> None:
@@ -152,10 +168,16 @@ class _Tally:
         async with self._reading:
             now = await self._read()
         if now is not None:
-            for name, packets in now.since(self._seen).items():
+            for name, packets in now.since(self.seen).items():
                 for counter in self._counters.get(name, ()):
                     counter.inc(packets)
-            self._seen = now
+            self.seen = now
+
+    async def update_soon(self) -> None:
+        """`update`, or not, where it takes longer than `LAST_READING_S`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_READING_S):
+                await self.update()
 
 
 def counters_of(metrics: Metrics) -> dict[str, tuple[Counter, ...]]:

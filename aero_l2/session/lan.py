@@ -45,7 +45,7 @@ class Lan:
         admit: Admit | None = None,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
-        self._segment = segment
+        self.segment = segment
         self._lost = lost
         self._told_ready = nat_ready
         self.pump = Pump(
@@ -64,14 +64,14 @@ class Lan:
     @property
     def is_nat_ready(self) -> bool:
         """Whether packets reach the NAT process already."""
-        return self._segment.nat_ready.done()
+        return self.segment.nat_ready.done()
 
     def start(self, send: Callable[[bytes], None]) -> None:
         """Let frames flow; `send` takes the bytes of batches of messages."""
-        self._segment.failed.add_done_callback(self._on_failed)
+        self.segment.failed.add_done_callback(self._on_failed)
         if not self.is_nat_ready:
             self.pump.hold_early()
-            self._segment.nat_ready.add_done_callback(self._on_nat_ready)
+            self.segment.nat_ready.add_done_callback(self._on_nat_ready)
         self.pump.send = send
         self.capture.tunnel_opened()
         try:
@@ -89,8 +89,8 @@ class Lan:
         self._connects.close()
         self.pump.stop()
         self.capture.tunnel_closed()
-        self._segment.failed.remove_done_callback(self._on_failed)
-        self._segment.nat_ready.remove_done_callback(self._on_nat_ready)
+        self.segment.failed.remove_done_callback(self._on_failed)
+        self.segment.nat_ready.remove_done_callback(self._on_nat_ready)
 
     def _on_failed(self, failed: asyncio.Future[str]) -> None:
         if not failed.cancelled():

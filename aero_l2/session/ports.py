@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from aero_l2.session.counting import SegmentCounts
+
 
 class Segment(Protocol):
     """The network of one tunnel, ready for frames."""
@@ -25,6 +27,12 @@ class Segment(Protocol):
     @property
     def nat_ready(self) -> asyncio.Future[None]:
         """Done once packets reach the NAT process; what would go there before is lost."""
+
+    def counts(self) -> SegmentCounts:
+        """What it has counted, the kernel's part of it as it was read last (`counting.INTERVAL_S`)."""
+
+    async def refresh(self) -> None:
+        """Read the kernel's part now, if that takes no longer than `counting.LAST_READING_S`."""
 
 
 SegmentOpener = Callable[[int], AbstractAsyncContextManager[Segment]]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 
 import structlog
 
 from aero_l2.observe.limit import Kind, LimitedLog, LineLimit
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import CLOSINGS, Reason
-from aero_l2.session.lifecycle import Lifecycle
+from aero_l2.session.lifecycle import Lifecycle, Phase
 from aero_l2.session.pump import Traffic
 from aero_l2.session.registry import Holder
+from aero_l2.session.spending import Spending
 from aero_l2.tasks import concerns
 from aero_l2.web.echo import echo
 
@@ -22,6 +22,8 @@ _log = structlog.get_logger(component="session")
 
 class Record:
     """Of one tunnel, and with it of the task that makes it.
+
+    opened_at: unix seconds, None before. resumes: how often its client came back. rtt_s: of its last PING.
 
     Args:
         peer: its address and port.
@@ -33,13 +35,16 @@ class Record:
         self, session_id: int, peer: str, holder: Holder, metrics: Metrics, limited: LimitedLog
     ) -> None:
         self.session_id = session_id
+        self.peer = peer
+        self.opened_at: float | None = None
+        self.resumes = 0
+        self.rtt_s: float | None = None
         self._metrics = metrics
         self._was_opened = False
         self._is_kept = False
         self._begun = time.monotonic()
         self._limited = limited
         self._moves = LineLimit()
-        self._resumes = 0
         self._who: dict[str, object] = {"session": session_id, "client": holder.client, "peer": peer}
         if holder.principal is not None:
             self._who["principal"] = echo(holder.principal)
@@ -69,6 +74,7 @@ class Record:
         """Frames flow."""
         self._metrics.setup_seconds["total"].observe(time.monotonic() - self._begun)
         self._was_opened = True
+        self.opened_at = time.time()
         self._metrics.sessions.inc()
         self._metrics.sessions_active.inc()
         _log.info("tunnel opened", **self._who, framing=framing)
@@ -82,8 +88,9 @@ class Record:
 
     def resumed(self, peer: str, holder: Holder, away_s: float, *, is_taken_over: bool) -> None:
         """Its client is back after so many seconds. is_taken_over: its old WebSocket had not broken yet."""
+        self.peer = peer
         self._who |= {"client": holder.client, "peer": peer}
-        self._resumes += 1
+        self.resumes += 1
         result = "taken_over" if is_taken_over else "resumed"
         self._metrics.resumes[result].inc()
         self._no_longer_kept()
@@ -101,6 +108,11 @@ class Record:
             self._is_kept = False
             self._metrics.sessions_kept.dec()
 
+    def answered(self, took_s: float) -> None:
+        """A PING of ours was."""
+        self.rtt_s = took_s
+        self._metrics.ping_rtt_ms.observe(took_s * 1000)
+
     def fails(self, why: str) -> None:
         """Something of ours is lost, and the tunnel ends for it."""
         _log.error("tunnel fails", **self._who, text=why)
@@ -117,19 +129,22 @@ class Record:
         if metric is not None:
             getattr(self._metrics, metric).inc()
 
-    def closed(
-        self, life: Lifecycle, reason: Reason, traffic: Traffic, spent: Mapping[str, int], now: float
-    ) -> None:
-        """It has ended; the last word on it. spent: what a quota counted, where that ended it."""
+    def closed(self, life: Lifecycle, traffic: Traffic, spending: Spending, now: float) -> None:
+        """It has ended; the last word on it, if it ever was open."""
+        if life.phase in (Phase.ACCEPTED, Phase.PREPARING):
+            return
+        if life.reason is None:
+            self.closing(Reason.CUT_OFF)
+        reason = life.closed(Reason.CUT_OFF)
         self._metrics.sessions_active.dec()
         getattr(_log, CLOSINGS[reason].log_level)(
             "tunnel closed",
             **self._who,
             reason=reason.value,
-            **spent,
+            **spending.standing(reason),
             text=life.text,
             seconds=round(now - life.opened_at, 3),
-            resumes=self._resumes,
+            resumes=self.resumes,
             frames_rx=traffic.frames_rx,
             bytes_rx=traffic.bytes_rx,
             frames_tx=traffic.frames_tx,

@@ -6,7 +6,6 @@ Acquired and released as one resource; the only place besides the wiring that kn
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -30,7 +29,8 @@ from aero_l2.services.dns.connection import Connection
 from aero_l2.services.dns.openings import OpenedAddresses
 from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.server import DnsServer, DnsSockets
-from aero_l2.session.counting import Collector, Reading
+from aero_l2.session.counting import Collector, Reading, SegmentCounts, Tally
+from aero_l2.session.natwatch import NatWatch
 from aero_l2.session.ports import Segment
 from aero_l2.session.readiness import TRIAL_SESSION
 from aero_l2.session.setupclock import SetupClock
@@ -44,8 +44,6 @@ from netns.vitals import pid_of
 
 _log = structlog.get_logger(component="session")
 _LOOKUP_TIMEOUT_S: Final = 5.0
-_STDERR_KEPT: Final = 2000
-_CHATTER: Final = ("sent tapfd=", "received tapfd=", "Starting slirp", "* ", "WARNING: ")
 
 
 class SegmentMaker:
@@ -98,16 +96,19 @@ class SegmentMaker:
             handles.relieved = partial(self._relieved, {"session": session_id, **subject()})
             stack.callback(self._netd.release, handles)
             clock.netd_took(handles.took, handles.nat_ready)
-            await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
+            tally = await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
+            counters = DnsCounters(self._metrics)
             try:
                 stack.enter_context(self.processes.nat(pid_of(handles.process)))
-                watch = self._furnish(stack, handles)
+                watch, flows = self._furnish(stack, handles, counters)
             except OSError as error:
                 raise SegmentUnavailable(f"cannot serve the tunnel's network: {error}") from error
             clock.step("services")
-            yield LiveSegment(handles.tap, watch.failed, handles.nat_ready)
+            yield LiveSegment(handles, watch.failed, tally, flows, counters)
 
-    def _furnish(self, stack: AsyncExitStack, handles: SegmentHandles) -> NatWatch:
+    def _furnish(
+        self, stack: AsyncExitStack, handles: SegmentHandles, counters: DnsCounters
+    ) -> tuple[NatWatch, FlowWatch]:
         """Start what lives inside, each to be ended by ``stack``. Raises OSError."""
         dhcp = DhcpServer(handles.dhcp)
         stack.callback(dhcp.close)
@@ -118,7 +119,7 @@ class SegmentMaker:
             self._resolver,
             self._policy,
             lambda: self._netd.host_addresses,
-            DnsCounters(self._metrics),
+            counters,
             opened=OpenedAddresses(partial(self._open_addresses, handles)) if self._spec.only_named else None,
             redirected=_redirected(handles),
             pool=self._dns_connections,
@@ -131,7 +132,7 @@ class SegmentMaker:
         watch = NatWatch(handles)
         stack.callback(watch.close)
         watch.start()
-        return watch
+        return watch, flows
 
     def _flows_changed(self, tcp: int, udp: int) -> None:
         self._metrics.tcp_conns_active.inc(tcp)
@@ -167,28 +168,51 @@ class SegmentMaker:
 class LiveSegment:
     """See `aero_l2.session.ports.Segment`."""
 
-    def __init__(self, tap: int, failed: asyncio.Future[str], nat_ready: asyncio.Future[None]) -> None:
-        self.tap = tap
+    def __init__(
+        self,
+        handles: SegmentHandles,
+        failed: asyncio.Future[str],
+        tally: Tally,
+        flows: FlowWatch,
+        dns: DnsCounters,
+    ) -> None:
+        self.tap = handles.tap
         self.failed = failed
-        self.nat_ready = nat_ready
+        self.nat_ready = handles.nat_ready
+        self._tally = tally
+        self._flows = flows
+        self._dns = dns
+
+    def counts(self) -> SegmentCounts:
+        """See `Segment`."""
+        dns = self._dns
+        return SegmentCounts(self._tally.seen, *self._flows.counts(), dns.queries, dns.failures, dns.denied)
+
+    async def refresh(self) -> None:
+        """See `Segment`."""
+        await self._tally.update_soon()
 
 
 class DnsCounters:
-    """DNS queries and failures as the process counts them."""
+    """DNS queries and failures as the process counts them, and those of one tunnel."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self.queries = self.failures = self.denied = 0
 
     def dns_query(self) -> None:
         """One query that gets an answer."""
+        self.queries += 1
         self._metrics.dns_queries.inc()
 
     def dns_failure(self) -> None:
         """One answer that was neither NOERROR nor by policy."""
+        self.failures += 1
         self._metrics.dns_fail.inc()
 
     def dns_denied(self) -> None:
         """One name that policy denies."""
+        self.denied += 1
         self._metrics.policy_denied["query"].inc()
 
     def dns_answer(self, rcode: int) -> None:
@@ -196,70 +220,11 @@ class DnsCounters:
         self._metrics.dns_answers[RCODES[rcode] if rcode < len(RCODES) else "other"].inc()
 
 
-class NatWatch:
-    """Tells when a NAT process ends, with the last thing it said.
-
-    `failed` resolves within the same turn of the loop in which the kernel reports the end.
-    """
-
-    def __init__(self, handles: SegmentHandles) -> None:
-        self._handles = handles
-        self._loop = asyncio.get_running_loop()
-        self._said = b""
-        self.failed: asyncio.Future[str] = self._loop.create_future()
-
-    def start(self) -> None:
-        """Begin to watch."""
-        self._loop.add_reader(self._handles.process, self._ended)
-        self._loop.add_reader(self._handles.stderr, self._spoke)
-        self._handles.nat_sick.add_done_callback(self._sick)
-
-    def close(self) -> None:
-        """Watch no more; the descriptors stay open."""
-        self._loop.remove_reader(self._handles.process)
-        self._loop.remove_reader(self._handles.stderr)
-        self._handles.nat_sick.remove_done_callback(self._sick)
-
-    def _sick(self, about: asyncio.Future[str]) -> None:
-        self._failed(f"the NAT process (slirp4netns) is given up: {about.result()}")
-
-    def _spoke(self) -> None:
-        """Keep the end of what it says; one read a turn, so that chatter costs others nothing."""
-        try:
-            said = os.read(self._handles.stderr, 65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            said = b""
-        if said:
-            self._said = (self._said + said)[-_STDERR_KEPT:]
-        else:
-            self._loop.remove_reader(self._handles.stderr)
-
-    def _ended(self) -> None:
-        self._spoke()
-        self._failed(f"the NAT process (slirp4netns) ended{_last_words(self._said)}")
-
-    def _failed(self, why: str) -> None:
-        self.close()
-        if not self.failed.done():
-            self.failed.set_result(why)
-
-
 def _redirected(handles: SegmentHandles) -> list[DnsSockets]:
     """The sockets for DNS to other servers, where that is redirected."""
     if handles.redirected_udp < 0:
         return []
     return [DnsSockets(handles.redirected_udp, handles.redirected_tcp)]
-
-
-def _last_words(said: bytes) -> str:
-    """The last line that is not its ordinary chatter, printable, as ``: …``."""
-    lines = [line.strip() for line in said.decode(errors="replace").splitlines()]
-    spoken = [line for line in lines if line and not line.startswith(_CHATTER)]
-    if not spoken:
-        return ""
-    return ": " + "".join(c for c in spoken[-1][:200] if c.isprintable())
 
 
 async def _forward(rule: ForwardRule) -> Forward:

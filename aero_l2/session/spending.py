@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from aero_l2.quota.traffic import Allowance, Exceeded
 from aero_l2.session.closing import QUOTA_REASONS, Reason
+from aero_l2.session.lifecycle import Lifecycle
 from aero_l2.wire.framing import Framing
 from aero_l2.wire.receive import Aside
 from aero_l2.wire.tunnel import HEADER_BYTES, Inbound
@@ -41,6 +42,26 @@ class Spending:
                 used, limit = self._allowance.standing(what)
                 return {"used": used, "limit": limit}
         return {}
+
+    def used(self) -> dict[str, int | None]:
+        """Bytes that the limits counted, and the limits; None for a limit that there is not."""
+        used, limit = self._allowance.standing(Exceeded.BYTES)
+        hour, hourly = self._allowance.hour or (None, None)
+        return {
+            "quota_bytes_used": used if limit else None,
+            "quota_bytes_limit": limit or None,
+            "quota_hour_bytes_used": hour,
+            "quota_hour_bytes_limit": hourly,
+        }
+
+    def judge(
+        self, life: Lifecycle, messages: Sequence[bytes], asides: Sequence[Aside], inbound: Inbound
+    ) -> Inbound:
+        """Note that the client spoke, and leave out what is beyond its quotas; see `receive`."""
+        now = time.monotonic()
+        if messages or any(aside.kind in ("text", "ping") for aside in asides):
+            life.heard(now)
+        return self.receive(messages, asides, inbound, now) if self.is_limited else inbound
 
     def admit_now(self, frames: Sequence[bytes]) -> int:
         """`admit`, by the clock."""

@@ -14,14 +14,16 @@ from functools import partial
 
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.traffic import Allowance
-from aero_l2.session.attaching import attach
+from aero_l2.session.attaching import attach, say_goodbye
 from aero_l2.session.closing import CLOSINGS, QUOTA_REASONS, Reason
+from aero_l2.session.facts import facts
 from aero_l2.session.keepalive import Keepalive
 from aero_l2.session.lan import Lan
 from aero_l2.session.lifecycle import Drop, Due, End, Lifecycle, Phase, SendPing
 from aero_l2.session.link import Link
 from aero_l2.session.options import TunnelOptions
 from aero_l2.session.ports import Segment
+from aero_l2.session.pump import Traffic
 from aero_l2.session.record import Record
 from aero_l2.session.registry import Holder
 from aero_l2.session.spending import Spending
@@ -30,7 +32,7 @@ from aero_l2.session.timer import LifeTimer
 from aero_l2.wire.framing import Framing
 from aero_l2.wire.receive import Aside
 from aero_l2.wire.send import websocket_message
-from aero_l2.wire.tunnel import Inbound, MessageType, encode, encode_resume
+from aero_l2.wire.tunnel import MessageType, encode, encode_resume
 
 
 class Tunnel:
@@ -62,7 +64,6 @@ class Tunnel:
         self.life.preparing()
         self._options = options
         self._framing = framing
-        self._metrics = metrics
         self._record = record
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timer = LifeTimer(self.life, self._do)
@@ -112,10 +113,7 @@ class Tunnel:
         self._record.closing(reason)
         self._keepalive.stop()
         self._lan.stop()
-        if closing.error_code is not None and (error := self._framing.error(closing.error_code, text)):
-            self.link.write(error)
-        if closing.close_code is not None:
-            self.link.send_close(closing.close_code, text)
+        say_goodbye(self.link, self._framing, closing, text)
         if not self._over.done():
             self._over.set_result(None)
         self._timer.set()
@@ -128,7 +126,7 @@ class Tunnel:
             return
         inbound = self._framing.sort(messages)
         if self._is_judged:
-            inbound = self._judge(messages, asides, inbound)
+            inbound = self._spending.judge(self.life, messages, asides, inbound)
         if inbound.frames:
             self._lan.from_client(inbound.frames)
         if inbound.pings and self.life.is_open:  # an answer to a frame may have been too much
@@ -140,15 +138,6 @@ class Tunnel:
             self.close(Reason.MALFORMED_MESSAGE, str(inbound.fault))
         elif self._spending.exceeded is not None:
             self._quota_exceeded()
-
-    def _judge(self, messages: list[bytes], asides: Sequence[Aside], inbound: Inbound) -> Inbound:
-        """Note that the client spoke, and leave out what is beyond its quotas."""
-        now = time.monotonic()
-        if messages or any(aside.kind in ("text", "ping") for aside in asides):
-            self.life.heard(now)
-        if not self._spending.is_limited:
-            return inbound
-        return self._spending.receive(messages, asides, inbound, now)
 
     def on_paused(self) -> None:
         """The client does not keep up."""
@@ -215,6 +204,20 @@ class Tunnel:
         for part in ("link", "_keepalive", "_timer", "_lan", "capture"):
             vars(self).pop(part, None)
 
+    @property
+    def traffic(self) -> Traffic:
+        """What has passed so far."""
+        return self._lan.pump.traffic
+
+    def facts(self, now: float) -> dict[str, object]:
+        """What an operator may know of it: docs/admin.md. None of it is secret."""
+        link, framing = vars(self).get("link"), self._framing.name
+        return facts(self.life, self._record, self.holder, framing, self._lan, self._spending, link, now)
+
+    async def refresh(self) -> None:
+        """Bring what `facts` says of the kernel's counters up to date, as far as that is possible now."""
+        await self._lan.segment.refresh()
+
     # -- what its life asks for
 
     def _do(self, due: Due) -> None:
@@ -244,7 +247,7 @@ class Tunnel:
         for payload in pongs:
             took = self.life.answered(payload, time.monotonic())
             if took is not None:
-                self._metrics.ping_rtt_ms.observe(took * 1000)
+                self._record.answered(took)
                 self._timer.set()
 
     def _quota_exceeded(self) -> None:
@@ -290,11 +293,4 @@ class Tunnel:
         self.link.abort()
 
     def _ended(self) -> None:
-        life = self.life
-        if life.phase in (Phase.ACCEPTED, Phase.PREPARING):
-            return
-        if life.reason is None:
-            self._record.closing(Reason.CUT_OFF)
-        reason = life.closed(Reason.CUT_OFF)
-        spent = self._spending.standing(reason)
-        self._record.closed(life, reason, self._lan.pump.traffic, spent, time.monotonic())
+        self._record.closed(self.life, self.traffic, self._spending, time.monotonic())

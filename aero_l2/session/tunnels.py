@@ -89,6 +89,14 @@ class Tunnels:
         """Tunnels whose segment stands, oldest first."""
         return sorted(self._live, key=lambda tunnel: tunnel.session_id)
 
+    def find(self, session_id: int) -> Tunnel | None:
+        """The tunnel with this id, if its segment stands."""
+        return next((tunnel for tunnel in self._live if tunnel.session_id == session_id), None)
+
+    def stands(self, tunnel: Tunnel) -> bool:
+        """Whether its segment still does."""
+        return tunnel in self._live
+
     def prepare(
         self,
         peer: str,

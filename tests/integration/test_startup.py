@@ -271,7 +271,7 @@ def _as_service_user(tree: Path) -> "subprocess.CompletedProcess[str]":
     script = (
         f"import sys; sys.path.insert(0, {str(tree)!r})\n"
         "from netns import users\n"
-        "users.become_service_user('aero-l2'); users.check_code_is_readable()\n"
+        "users.become_service_user(users.find_user('aero-l2')); users.check_code_is_readable()\n"
         f"open({str(tree / 'netns/spec.py')!r}).close(); print('reached')"
     )
     return subprocess.run(

@@ -19,6 +19,7 @@ from aero_l2.errors import SegmentUnavailable
 from aero_l2.observe.capture.captures import Captures
 from aero_l2.observe.capture.rules import CaptureRules
 from aero_l2.observe.metrics import Metrics
+from aero_l2.session.counting import SegmentCounts
 from aero_l2.session.keepalive import PING_INTERVAL_S
 
 PAIR = {
@@ -43,6 +44,11 @@ class FakeSegment:
         self.tap = near.detach()
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.nat_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def counts(self) -> SegmentCounts:
+        return SegmentCounts()
+
+    async def refresh(self) -> None: ...
 
     def close(self) -> None:
         os.close(self.tap)

@@ -80,6 +80,7 @@ def test_any_text_becomes_one_printable_line(text: str) -> None:
         (1008, "", ErrorCode.BACKPRESSURE, True),
         (1008, "", ErrorCode.QUOTA_CONNECTIONS, True),
         (1008, "session expired", None, False),
+        (1008, "closed by the operator", None, False),
         *((1008, "", error, False) for error in (1, 2, 3, 4, 5, 6, 7)),
         (1002, "", None, False),
         (1009, "", None, False),

@@ -46,12 +46,13 @@ case " $*" in
       [ -z "$value" ] || origins="$value  environment: $name"
     done
     echo "AERO_L2_PROXY_LISTEN_ADDR  $listen"
+    [ "$AERO_L2_ADMIN_SOCKET" ] || echo "AERO_L2_ADMIN_SOCKET       (unset)  default"
     echo "AERO_L2_ALLOWED_ORIGINS    $origins"
     echo "AERO_L2_OPEN               ${AERO_L2_OPEN:-0}  default"
     exit ;;
 esac
 echo "aero-l2 $*; user ${AERO_L2_USER-unset}; open ${AERO_L2_OPEN-unset}; mode ${AERO_L2_AUTH_MODE-unset}; \\
-key ${AERO_L2_API_KEY-unset}; origins ${AERO_L2_ALLOWED_ORIGINS-unset}"
+key ${AERO_L2_API_KEY-unset}; origins ${AERO_L2_ALLOWED_ORIGINS-unset}; admin ${AERO_L2_ADMIN_SOCKET-unset}"
 """
 STUBS = {
     "id": 'case "$1" in -u) echo 1234 ;; -un) echo somebody ;; esac',
@@ -125,6 +126,18 @@ def test_run_makes_a_token_and_a_list_of_origins(checkout: Checkout) -> None:
     assert "mode token; key a-fresh-key; origins http://127.0.0.1:8090,http://localhost:5173," in done.stdout
     assert "open unset" in done.stdout
     assert "ws://127.0.0.1:8090/l2?token=a-fresh-key" in done.stderr
+
+
+def test_run_has_an_admin_socket_and_top_finds_it(checkout: Checkout) -> None:
+    path = f"{checkout.root.resolve()}/.cache/admin.sock"
+    if len(path) <= 107:
+        assert f"admin {path}" in checkout.dev("run").stdout
+    else:
+        assert "no admin socket for ./dev top" in checkout.dev("run").stderr
+    assert checkout.dev("top", "--once").stdout.startswith(f"aero-l2 top --socket {path} --once;")
+    mine = {"AERO_L2_ADMIN_SOCKET": "/run/mine.sock"}
+    assert "admin /run/mine.sock" in checkout.dev("run", **mine).stdout
+    assert "top --socket /run/mine.sock" in checkout.dev("top", **mine).stdout
 
 
 def test_run_elsewhere_is_as_closed(checkout: Checkout) -> None:

@@ -67,6 +67,11 @@ async def leave(_: Stand, sock: socket.socket) -> None:
     sock.shutdown(socket.SHUT_WR)
 
 
+async def kick(stand: Stand, _: socket.socket) -> None:
+    [tunnel] = stand.door.tunnels.live
+    tunnel.close(Reason.KICKED)
+
+
 async def shut_down(stand: Stand, _: socket.socket) -> asyncio.Task[None]:
     return asyncio.create_task(stand.door.shutdown())
 
@@ -105,6 +110,7 @@ WAYS = {
     Reason.IDLE_TIMEOUT: Way(settings={"AERO_L2_IDLE_TIMEOUT_MS": "200"}),
     Reason.SESSION_TOO_LONG: Way(settings={"AERO_L2_MAX_SESSION_SECONDS": "1"}),
     Reason.SESSION_EXPIRED: Way(settings={**SESSION, "AERO_L2_CLOSE_ON_EXPIRY": "1"}, token_s=2),
+    Reason.KICKED: Way(kick),
     Reason.SHUTDOWN: Way(shut_down),
     Reason.TUNNEL_FAILED: Way(lose_segment),
     Reason.WEBSOCKET_FAILED: Way(

@@ -20,6 +20,7 @@ from aero_l2.session.stall import StallClock
         (Reason.BACKPRESSURE, 9, 1008, "outbound websocket backpressure"),
         (Reason.IDLE_TIMEOUT, None, 1008, "idle timeout"),
         (Reason.PEER_SILENT, None, 1008, "no answer to pings"),
+        (Reason.KICKED, None, 1008, "closed by the operator"),
         (Reason.SHUTDOWN, None, 1001, "shutting down"),
         (Reason.TUNNEL_FAILED, None, 1011, "tunnel failed"),
     ],

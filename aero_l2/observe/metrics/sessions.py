@@ -18,6 +18,7 @@ CLOSE_REASONS: Final = (
     "idle_timeout",
     "session_too_long",
     "session_expired",
+    "kicked",
     "shutdown",
     "tunnel_failed",
     "websocket_failed",
