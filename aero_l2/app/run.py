@@ -116,6 +116,8 @@ async def run(environment: Environment) -> int:
     )
     for warning in environment.warnings:  # not earlier: what fails to start says why in one line
         _log.warning("settings need a look", text=warning)
+    if metrics.is_on:
+        await maker.processes.look()  # the thread that it needs is there from the start
     reloader = reload_on_hang_up(environment, door, supervisor)
     announcing = spawn(
         announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"

@@ -92,9 +92,10 @@ class Pressure:
         return self._capacity
 
     async def look(self) -> None:
-        """Look at the host now, on a thread: for whoever has the time."""
-        standing = self._standing()
-        self._found(await asyncio.to_thread(self._host, standing), standing)
+        """Look at the host if it is time to, on a thread: for whoever can wait for it."""
+        if time.monotonic() - self._looked_at >= LOOK_S:
+            standing = self._standing()
+            self._found(await asyncio.to_thread(self._host, standing), standing)
 
     def _found(self, room: Room, standing: int) -> None:
         self._looked_at = time.monotonic()

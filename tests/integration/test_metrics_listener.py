@@ -14,7 +14,7 @@ ADDRESS = "AERO_L2_METRICS_ADDR"
 
 
 def port_of(proxy: Proxy) -> int:
-    return int(proxy.event("metrics")["port"])
+    return int(proxy.event("metrics are served")["port"])
 
 
 async def test_metrics_have_an_address_of_their_own(world: World, proxy_as: RunAs) -> None:

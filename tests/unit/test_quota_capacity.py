@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aero_l2.observe.metrics import CAPACITY_LIMITS
+from aero_l2.observe.metrics.host import CAPACITY_LIMITS
 from aero_l2.quota.capacity import LIMITS, MIB, OUR_OWN, PER_TUNNEL, Limit, Room, Stock, capacity
 
 GIB = 1024 * MIB
