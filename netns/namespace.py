@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
 from typing import TypeVar
 
-from netns import conntrack, link, nftables, queues, ruleset, shaping, tap
+from netns import conntrack, denials, link, nftables, queues, ruleset, shaping, tap
 from netns.errors import SegmentError, describe_os_error
 from netns.spec import GATEWAY, REDIRECTED_DNS_PORT, SegmentSpec
 from netns.syscalls import Namespace, setns, unshare
@@ -36,6 +36,7 @@ class Interior:
     flows: int = -1
     redirected_udp: int = -1
     redirected_tcp: int = -1
+    denials: int = -1
     netlink: int = -1
     route: int = -1
 
@@ -113,6 +114,8 @@ def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], al
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
             interior.flows = conntrack.open_events()
+            if spec.audit:
+                interior.denials = denials.open_log()
             if spec.redirect_dns:
                 interior.redirected_udp = _dns_socket(socket.SOCK_DGRAM, REDIRECTED_DNS_PORT)
                 interior.redirected_tcp = _dns_socket(socket.SOCK_STREAM, REDIRECTED_DNS_PORT)

@@ -3,17 +3,19 @@
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from netns import conntrack, link, nftables, queues
+from netns import conntrack, details, link, nftables, queues
 from netns.children import Child
 from netns.jobs import Jobs
 from netns.namespace import Interior
 from netns.nat import NatDriver
 from netns.spec import SegmentSpec
+
+_SERVERS = ("tap", "dhcp", "dns_udp", "dns_tcp", "flows", "redirected_udp", "redirected_tcp", "denials")
 
 
 @dataclass(slots=True)
@@ -43,9 +45,14 @@ class Segment:
         with _borrowed(self.interior.route) as route:
             return counters | queues.read_lost(route, self.early_losses)
 
-    def flows(self) -> bytes:
-        """The active flows, as `conntrack.pack` writes them. Raises OSError."""
+    def flows(self, wanted: Sequence[details.Ends] | None = None) -> bytes:
+        """The active flows, as `conntrack.pack` writes them; those of `details.read`, where that is asked.
+
+        Raises OSError.
+        """
         with _borrowed(self.interior.netlink) as netlink:
+            if wanted is not None:
+                return details.read(netlink, wanted)
             return conntrack.pack(conntrack.dump(netlink))
 
     def open_addresses(self, openings: Iterable[tuple[IPv4Address, int]]) -> Literal[True]:
@@ -74,7 +81,7 @@ class Segment:
 
     def handed_over(self) -> None:
         """Close what only the server needs from now on."""
-        for name in ("tap", "dhcp", "dns_udp", "dns_tcp", "flows", "redirected_udp", "redirected_tcp"):
+        for name in _SERVERS:
             if getattr(self.interior, name) >= 0:
                 os.close(getattr(self.interior, name))
             setattr(self.interior, name, -1)
@@ -134,6 +141,7 @@ def start_nat(
         "flows": interior.flows,
         "redirected_udp": interior.redirected_udp,
         "redirected_tcp": interior.redirected_tcp,
+        "denials": interior.denials,
     }
     return NatProcess(pid, ready_read, handles)
 
