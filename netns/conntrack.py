@@ -5,6 +5,7 @@ of events is opened by netd and only read by the server: sending on it, or askin
 capability of whoever calls (netlink(7)), and the server has none.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -18,6 +19,8 @@ TCP: Final = socket.IPPROTO_TCP
 UDP: Final = socket.IPPROTO_UDP
 RECEIVE_BUFFER: Final = 128 * 1024
 """As asked for; the kernel takes double. What that does not hold is lost (ENOBUFS)."""
+AUDIT_BUFFER: Final = 1024 * 1024
+"""For who needs every event: the flows that may begin at once, three times."""
 MAX_EVENT: Final = 4096
 UNCOUNTED: Final = 2
 """Mark of entries that a dump passes over; the rules see to it that they have no events either."""
@@ -33,6 +36,7 @@ _REQUEST, _DUMP = 0x1, 0x300
 CREATED = 0x400  # NLM_F_CREATE in the flags of an event about a new entry
 _ERROR = 0x2
 _TUPLE_ORIGINAL, _PROTOCOL_INFO, MARK, _ID = 1, 4, 8, 12
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 _OVER = (7, 8)  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
 # What surrounds protocol and id in every event about an IPv4 flow, by offset.
 _USUAL = (
@@ -56,14 +60,18 @@ class Flow(NamedTuple):
     attributes: bytes
 
 
-def open_events() -> int:
+def open_events(*, audit: bool = False) -> int:
     """A non-blocking socket with the events of the calling thread's namespace, as `kernel_filter` lets pass.
 
-    Raises OSError; SegmentError where the kernel cannot tell of its connections.
+    ``audit``: with a larger buffer, where the kernel allows one. Raises OSError; SegmentError where the kernel
+    cannot tell of its connections.
     """
     with _socket() as connection:
         _require_subsystem(connection)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AUDIT_BUFFER if audit else RECEIVE_BUFFER)
+        if audit:
+            with contextlib.suppress(PermissionError):  # beyond net.core.rmem_max
+                connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, AUDIT_BUFFER)
         sockfilter.lock(connection, kernel_filter())
         connection.bind((connection.getsockname()[0], _GROUPS))
         connection.setblocking(False)

@@ -18,6 +18,8 @@ from netns.errors import NetnsError
 
 DELAY_S: Final = 0.1
 """From the first event to reading all there are: waking up costs more than an event."""
+SOON_S: Final = 0.02
+"""The same where a listener wants to know when things happen."""
 READS_PER_TURN: Final = 64
 """A flood of events takes its turn with everything else of the loop: 0.3 ms each."""
 MAX_FLOWS: Final = conntrack.MAX_DUMPED
@@ -67,6 +69,7 @@ class FlowWatch:
         self._changed = changed
         self._resync = resync
         self._listener = listener
+        self._delay_s = DELAY_S if listener is None else SOON_S
         self.ask = ask
         self._active: dict[int, set[int]] = {conntrack.TCP: set(), conntrack.UDP: set()}
         self._incomplete = False
@@ -133,7 +136,7 @@ class FlowWatch:
 
     def _readable(self) -> None:
         self._loop.remove_reader(self._events.fileno())
-        self._reading = self._loop.call_later(DELAY_S, self._read)
+        self._reading = self._loop.call_later(self._delay_s, self._read)
 
     def _read(self) -> None:
         before = self._counts()

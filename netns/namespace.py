@@ -113,7 +113,7 @@ def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], al
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
-            interior.flows = conntrack.open_events()
+            interior.flows = conntrack.open_events(audit=spec.audit)
             if spec.audit:
                 interior.denials = denials.open_log()
             if spec.redirect_dns:

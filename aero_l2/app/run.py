@@ -24,6 +24,7 @@ from aero_l2.door.listening import describe_origins, listen_advice, shown, shown
 from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.observe import log
+from aero_l2.observe.audit.log import AuditLog, Unusable, open_log
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.files import FileBudget
 from aero_l2.quota.host import Host
@@ -65,16 +66,34 @@ async def run(environment: Environment) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     metrics = Metrics()
     metrics.python_blocks.set_function(sys.getallocatedblocks)
+    try:
+        audit = open_log(
+            settings.audit_log or "",
+            settings.audit_max_bytes,
+            settings.audit_max_files,
+            metrics,
+            has_queries=settings.audit_dns,
+            version=settings.version,
+        )
+    except Unusable as error:
+        return cannot_start(f"AERO_L2_AUDIT_LOG: {error}")
     netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
     try:
-        readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections).open)
+        readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections, audit).open)
     except NetnsError as error:
         return cannot_start(str(error))
     supervisor = Supervised(environment.control, netd, ending)
     sockets = environment.sockets
     try:
         door = await serve(
-            settings, readiness.open, readiness, metrics, budget=budget, room=Host().room, sockets=sockets
+            settings,
+            readiness.open,
+            readiness,
+            metrics,
+            budget=budget,
+            room=Host().room,
+            sockets=sockets,
+            audit=audit,
         )
     except OSError as error:
         return cannot_start(
@@ -91,7 +110,7 @@ async def run(environment: Environment) -> int:
     )
     for warning in environment.warnings:  # not earlier: what fails to start says why in one line
         _log.warning(warning)
-    reloader = reload_on_hang_up(environment, door, supervisor)
+    reloader = reload_on_hang_up(environment, door, supervisor, audit)
     announcing = spawn(
         announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"
     )
@@ -113,12 +132,19 @@ async def run(environment: Environment) -> int:
         task.cancel()
     await readiness.close()
     netd.detach()
+    if audit is not None:
+        await audit.close()
     _log.info("ended", seconds=round(loop.time() - begun, 3), closed=closed)
     return 0
 
 
-def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Supervised) -> Reloader:
-    """From now on SIGHUP reads the settings again; one that came during the start is not lost."""
+def reload_on_hang_up(
+    environment: Environment, door: DoorServer, supervisor: Supervised, audit: AuditLog | None
+) -> Reloader:
+    """From now on SIGHUP reads the settings again; one that came during the start is not lost.
+
+    Whatever they are, the audit log goes on in a file of its name: the old one may have been moved away.
+    """
 
     def apply(settings: Settings) -> None:
         log.configure(settings.log_level, settings.log_format)
@@ -128,7 +154,13 @@ def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Su
         supervisor.say(Word.RELOADING if is_busy else Word.RELOADED)
 
     reloader = Reloader(environment.sources, environment.settings, apply, busy, environment.warnings)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request)
+
+    def hang_up() -> None:
+        if audit is not None:
+            audit.reopen()
+        reloader.request()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
     return reloader
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from aero_l2.config import Settings
+from aero_l2.observe.audit.log import AuditLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.policy.domains import DomainLists
 from aero_l2.policy.egress import EgressPolicy
@@ -15,7 +16,11 @@ from netns.client import NetdClient
 
 
 def segment_maker(
-    settings: Settings, netd: NetdClient, metrics: Metrics, dns_connections: int
+    settings: Settings,
+    netd: NetdClient,
+    metrics: Metrics,
+    dns_connections: int,
+    audit: AuditLog | None = None,
 ) -> SegmentMaker:
     """Everything a tunnel's segment is made of, from the settings."""
     policy = EgressPolicy.of(settings)
@@ -36,4 +41,4 @@ def segment_maker(
         )
     )
     spec = segment_spec(settings)
-    return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics, dns_connections)
+    return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics, dns_connections, audit)

@@ -249,17 +249,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, refusal: Refusal, principal: str | None = None) -> None:
         if self._step is _Step.DONE:
             return
-        refusal.count(self._door.metrics)
-        self._door.log.write(
-            "info",
-            "upgrade refused",
-            refusal.text,
-            kind=refusal.text.partition(":")[0],
-            peer=self._peer,
-            client=self._client,
-            status=refusal.status,
-            **refusal.fields(principal),
-        )
+        self._door.refused(refusal, self._peer, self._client, principal)
         self._answer(refusal.response())
 
     def _reject(self, response: Response) -> None:

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aero_l2.door.endpoints import Endpoints
-from aero_l2.door.handshake import DoorRules
+from aero_l2.door.handshake import DoorRules, Refusal
 from aero_l2.door.http import RequestHead, Response
 from aero_l2.errors import Overloaded
 from aero_l2.observe.limit import LimitedLog
@@ -45,6 +45,9 @@ class Door(Protocol):
 
     def respond(self, head: RequestHead, how: Via) -> Response | None:
         """The answer to a request, None where it asks for a tunnel."""
+
+    def refused(self, refusal: Refusal, peer: str, client: str, principal: str | None) -> None:
+        """An upgrade is: count it, and have it in the logs."""
 
     def overload(self, client: str) -> Overloaded | None:
         """Why nobody, or not this client, can be taken on now."""

@@ -15,12 +15,13 @@ from aero_l2.config import Settings
 from aero_l2.config.values import ListenAddress
 from aero_l2.door.connection import Connection
 from aero_l2.door.endpoints import BuildInfo, Endpoints, Readiness
-from aero_l2.door.handshake import DoorRules
+from aero_l2.door.handshake import DoorRules, Refusal
 from aero_l2.door.http import RequestHead, Response
 from aero_l2.door.listener import Listener
 from aero_l2.door.pressure import HostRoom, Pressure
 from aero_l2.door.sessions import SESSION_PATH, Moment, SessionIssuer
 from aero_l2.errors import Overloaded
+from aero_l2.observe.audit.log import AuditLog
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.capacity import Room, capacity
@@ -64,8 +65,10 @@ class DoorServer:
         ws_ping_interval_s: float = PING_INTERVAL_S,
         files: int = 0,
         room: HostRoom = lambda _: Room(),
+        audit: AuditLog | None = None,
     ) -> None:
         self.tunnels = tunnels
+        self._audit = audit
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
         self.log = LimitedLog(structlog.get_logger("aero_l2.door"))
@@ -187,6 +190,15 @@ class DoorServer:
             self.log.write("info", "session refused", text, kind=kind, client=client, status=response.status)
         return response
 
+    def refused(self, refusal: Refusal, peer: str, client: str, principal: str | None) -> None:
+        """An upgrade is: count it, and have it in the logs. principal: whom the credentials name."""
+        refusal.count(self.metrics)
+        text, kind = refusal.text, refusal.text.partition(":")[0]
+        fields = {"peer": peer, "client": client, "status": refusal.status, **refusal.fields(principal)}
+        self.log.write("info", "upgrade refused", text, kind=kind, **fields)
+        if self._audit is not None:
+            self._audit.refused(client, refusal.status, text, kind, principal)
+
     def overload(self, client: str) -> Overloaded | None:
         """Why nobody, or not this client, can be taken on now."""
         late = self.pressure.too_late()
@@ -230,19 +242,20 @@ async def serve(
     room: HostRoom = lambda _: Room(),
     ping_interval_s: float = PING_INTERVAL_S,
     sockets: Sequence[socket.socket] = (),
+    audit: AuditLog | None = None,
 ) -> DoorServer:
     """Listen as `settings` say, making tunnels' segments by `opener`.
 
     `budget`: what the file descriptors suffice for, `room`: what the host has for so many tunnels; nothing
     limits them by default. `ping_interval_s`: between WebSocket pings, where the server sends them.
-    `sockets`: listen on these instead, owned from now on.
+    `sockets`: listen on these instead, owned from now on. `audit`: the audit log, if there is one.
 
     Raises:
         OSError: the address cannot be bound.
     """
     files, waiting = (budget.tunnels, budget.waiting) if budget is not None else (0, MAX_WAITING)
     limits = permit_limits(settings, files)
-    tunnels = Tunnels(opener, limits=limits, options=TunnelOptions(), metrics=metrics)
+    tunnels = Tunnels(opener, limits=limits, options=TunnelOptions(), metrics=metrics, audit=audit)
     build = BuildInfo(settings.version, settings.git_sha, settings.built_at)
     server = DoorServer(
         tunnels,
@@ -252,6 +265,7 @@ async def serve(
         ws_ping_interval_s=ping_interval_s,
         files=files,
         room=room,
+        audit=audit,
     )
     await server.listen(settings.listen, sockets)
     return server

@@ -18,6 +18,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from aero_l2.observe.metrics_audit import AuditMetrics
+
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 PING_BUCKETS_MS: Final = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 LAG_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -55,7 +57,7 @@ RESUME_RESULTS: Final = ("resumed", "taken_over", "unknown")
 """Its tunnel was kept; its old WebSocket had not broken yet, for us; there was none for it, but a new one."""
 
 
-class Metrics:
+class Metrics(AuditMetrics):
     """The metrics, one attribute each, named after the exposed name without `l2_` and `_total`."""
 
     def __init__(self) -> None:
@@ -65,6 +67,7 @@ class Metrics:
         self._declare_door()
         self._declare_pressure()
         self._declare_traffic()
+        self.declare_audit(self.registry)
 
     def _declare_sessions(self) -> None:
         counter, gauge = self._counter, self._gauge

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from aero_l2.observe.audit.session import SessionAudit
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import CLOSINGS, Reason
 from aero_l2.session.lifecycle import Lifecycle
@@ -19,11 +20,21 @@ _log = structlog.get_logger("aero_l2.session")
 
 
 class Record:
-    """Of one tunnel. peer: its address and port. holder: who it is for, and so behind what the guest did."""
+    """Of one tunnel. peer: its address and port. holder: who it is for, and so behind what the guest did.
+    audit: its part of the audit log, if there is one."""
 
-    def __init__(self, session_id: int, peer: str, holder: Holder, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        session_id: int,
+        peer: str,
+        holder: Holder,
+        metrics: Metrics,
+        audit: SessionAudit | None = None,
+    ) -> None:
         self.session_id = session_id
         self._metrics = metrics
+        self._audit = audit
+        self._peer = peer
         self._was_opened = False
         self._is_kept = False
         self._begun = time.monotonic()
@@ -51,12 +62,16 @@ class Record:
         self._metrics.sessions.inc()
         self._metrics.sessions_active.inc()
         self._log.info("tunnel opened", framing=framing)
+        if self._audit is not None:
+            self._audit.opened(self._peer, framing)
 
     def kept(self, seconds: float) -> None:
         """Its WebSocket broke; it may be taken up again for so long."""
         self._is_kept = True
         self._metrics.sessions_kept.inc()
         self._log.info("tunnel kept", kept_for_s=seconds)
+        if self._audit is not None:
+            self._audit.kept(seconds)
 
     def resumed(self, peer: str, holder: Holder, away_s: float, *, is_taken_over: bool) -> None:
         """Its client is back after so many seconds. is_taken_over: its old WebSocket had not broken yet."""
@@ -65,6 +80,8 @@ class Record:
         self._metrics.resumes[result].inc()
         self._no_longer_kept()
         self._log.info("tunnel resumed", result=result, away_s=round(away_s, 3))
+        if self._audit is not None:
+            self._audit.resumed(peer, holder.client, result, away_s)
 
     def _no_longer_kept(self) -> None:
         if self._is_kept:
@@ -88,15 +105,20 @@ class Record:
     ) -> None:
         """It has ended; the last word on it. spent: what a quota counted, where that ended it."""
         self._metrics.sessions_active.dec()
+        totals = {
+            "frames_rx": traffic.frames_rx,
+            "bytes_rx": traffic.bytes_rx,
+            "frames_tx": traffic.frames_tx,
+            "bytes_tx": traffic.bytes_tx,
+            "frames_dropped": traffic.frames_dropped,
+        }
         getattr(self._log, CLOSINGS[reason].log_level)(
             "tunnel closed",
             reason=reason.value,
             **spent,
             text=life.text,
             seconds=round(now - life.opened_at, 3),
-            frames_rx=traffic.frames_rx,
-            bytes_rx=traffic.bytes_rx,
-            frames_tx=traffic.frames_tx,
-            bytes_tx=traffic.bytes_tx,
-            frames_dropped=traffic.frames_dropped,
+            **totals,
         )
+        if self._audit is not None:
+            self._audit.closed(reason.value, totals)
