@@ -63,8 +63,8 @@ class Flow(NamedTuple):
 def open_events(*, audit: bool = False) -> int:
     """A non-blocking socket with the events of the calling thread's namespace, as `kernel_filter` lets pass.
 
-    ``audit``: with a larger buffer, where the kernel allows one. Raises OSError; SegmentError where the kernel
-    cannot tell of its connections.
+    ``audit``: with a larger buffer, where the kernel allows one. Raises OSError; SegmentError where the
+    kernel cannot tell of its connections.
     """
     with _socket() as connection:
         _require_subsystem(connection)

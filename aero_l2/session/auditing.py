@@ -30,6 +30,8 @@ LAST_LOOK_S: Final = 1.0
 _AGAIN_S: Final = 0.1
 _ROUNDS: Final = 2
 _PER_TURN: Final = 64
+_MOST_COPIES: Final = 1024
+"""More than the socket holds."""
 _PROTOCOLS: Final = {conntrack.TCP: "tcp", conntrack.UDP: "udp", details.ICMP: "icmp"}
 
 
@@ -176,7 +178,8 @@ class Auditing:
     # -- what the firewall counts
 
     def counted(self, counters: Mapping[str, int]) -> None:
-        """Its counters, by name."""
+        """Its counters, by name. What they count has been copied before, where it was."""
+        self._read_denials(_MOST_COPIES)
         self._counted = counters.get(FLOWS)
         self.audit.counted(counters)
 
@@ -187,14 +190,18 @@ class Auditing:
         elif self._counted > self._told or self._was_lost:
             self.audit.incomplete(max(0, self._counted - self._told), "events were lost")
 
-    def _read_denials(self) -> None:
-        assert self._denials is not None
-        try:
-            data = self._denials.recv(denials.MAX_DATAGRAM)
-        except OSError:  # nothing there, or some are lost: their counters know
+    def _read_denials(self, most: int = _PER_TURN) -> None:
+        if self._denials is None:
             return
-        for denial in denials.parse(data):
-            self._deny(denial)
+        for _ in range(most):
+            try:
+                data = self._denials.recv(denials.MAX_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:  # some are lost: their counters know
+                continue
+            for denial in denials.parse(data):
+                self._deny(denial)
 
     def _deny(self, denial: denials.Denial) -> None:
         protocol = _PROTOCOLS.get(denial.protocol, str(denial.protocol))
@@ -209,7 +216,7 @@ class Auditing:
 
     def _stop_reading(self) -> None:
         if self._denials is not None:
-            self._read_denials()
+            self._read_denials(_MOST_COPIES)
             asyncio.get_running_loop().remove_reader(self._handles.denials)
             self._denials.detach()
             self._denials = None

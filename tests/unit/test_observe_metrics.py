@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from aero_l2.observe import log
+from aero_l2.observe.audit.lines import KINDS
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import Reason
 
@@ -55,6 +56,9 @@ COUNTERS = [
     "l2_udp_flow_limit_exceeded_total",
     "l2_dns_queries_total",
     "l2_dns_fail_total",
+    "aero_l2_audit_lines_lost_total",
+    "aero_l2_audit_errors_total",
+    *(f'aero_l2_audit_lines_total{{kind="{kind}"}}' for kind in KINDS),
     *(
         f'aero_l2_upgrades_shed_total{{reason="{reason}"}}'
         for reason in ("setups", "lag", "room", "failed", "shutdown")
