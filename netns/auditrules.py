@@ -12,8 +12,9 @@ from netns.spec import SegmentSpec
 
 GROUP: Final = 1
 """Of nfnetlink_log, in the tunnel's own namespace."""
+HEADER: Final = 20
 COPIED: Final = 24
-"""Bytes of a packet: an IPv4 header without options, and ports. Not one of payload."""
+"""Bytes of a packet: an IPv4 header without options and, of TCP and UDP, the ports. Not one of payload."""
 PER_SECOND: Final = 5
 BURST: Final = 20
 """Copies of each rule; packets beyond are only counted."""
@@ -61,12 +62,15 @@ def told(rules: str, spec: SegmentSpec) -> str:
 
 
 def _chain(name: str, rule: str, verdict: str) -> str:
-    lines = [f"ct status dnat {_copy(rule + FORWARDED)}", f"ct status & dnat == 0 {_copy(rule)}"]
-    if rule != "denied_port":  # the one that judges forwards, too
-        lines = [_copy(rule)]
+    """Later fragments have no ports. Only the rule about ports judges forwards, too."""
+    with_ports = "meta l4proto { tcp, udp } ip frag-off & 0x1fff == 0"
+    lines = [f"{with_ports} {_copy(rule, COPIED)} {verdict}", f"{with_ports} {verdict}", _copy(rule, HEADER)]
+    if rule == "denied_port":
+        forwarded = f"ct status dnat {_copy(rule + FORWARDED, COPIED)} {verdict}"
+        lines = [forwarded, f"ct status dnat {verdict}", *lines]
     return f"  chain {name} {{\n" + "".join(f"    {line}\n" for line in (*lines, verdict)) + "  }\n"
 
 
-def _copy(prefix: str) -> str:
+def _copy(prefix: str, length: int) -> str:
     limit = f"limit rate {PER_SECOND}/second burst {BURST} packets"
-    return f'{limit} log prefix "{prefix}" group {GROUP} snaplen {COPIED}'
+    return f'{limit} log prefix "{prefix}" group {GROUP} snaplen {length}'

@@ -36,8 +36,8 @@ Ask = Callable[[], Awaitable[bytes | None]]
 class Listener(Protocol):
     """Who else hears of a tunnel's flows."""
 
-    def event(self, data: bytes) -> None:
-        """An event as it came (`netns.details.of_event`)."""
+    def event(self, data: bytes, flow: conntrack.Flow | None) -> None:
+        """An event as it came (`netns.details.of_event`), and what it says of a TCP or UDP flow."""
 
     def lost(self) -> None:
         """Events were lost; a dump follows, between `FlowWatch.begin` and `FlowWatch.end`."""
@@ -154,9 +154,9 @@ class FlowWatch:
         self._tell(before)
 
     def _note(self, data: bytes) -> None:
-        if self._listener is not None:
-            self._listener.event(data)
         flow = conntrack.parse(data)
+        if self._listener is not None:
+            self._listener.event(data, flow)
         if flow is None:
             return
         active = self._active[flow.protocol]

@@ -35,14 +35,16 @@ _MOST_COPIES: Final = 1024
 _PROTOCOLS: Final = {conntrack.TCP: "tcp", conntrack.UDP: "udp", details.ICMP: "icmp"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Begun:
-    """A flow that is alive. started, since: unix and monotonic seconds, None where nobody saw it begin."""
+    """A flow that is alive, or not forgotten yet. started, since: unix and monotonic seconds, None where
+    nobody saw it begin. over: when its TCP connection was closed; it is forgotten up to a minute later."""
 
     ends: details.Ends
     name: str | None = None
     started: float | None = None
     since: float | None = None
+    over: float | None = None
 
 
 class Auditing:
@@ -64,7 +66,8 @@ class Auditing:
         self._since: tuple[set[int], set[int]] | None = None
         """While a dump is under way: what began and what ended since."""
         self._finished: set[int] | None = None
-        self._was_lost = self._is_unsure = False
+        self._losses = self._asked_after = self._made_up_for = 0
+        """Times that events were lost: all, those before a dump was asked for, those that one made up for."""
         self._counted: int | None = None
         self._denials: socket.socket | None = None
 
@@ -75,10 +78,12 @@ class Auditing:
 
     # -- flows
 
-    def event(self, data: bytes) -> None:
-        """A flow began or ended."""
+    def event(self, data: bytes, flow: conntrack.Flow | None) -> None:
+        """A flow began, was closed, or is forgotten."""
         found = details.of_event(data)
         if found is None:
+            if flow is not None and flow.over and flow.flow in self._live:
+                self._live[flow.flow].over = time.monotonic()
             return
         began, facts = found
         if self._since is not None:
@@ -93,12 +98,12 @@ class Auditing:
 
     def lost(self) -> None:
         """Events were; a dump follows."""
-        self._was_lost = self._is_unsure = True
+        self._losses += 1
 
     def resyncing(self) -> None:
         """It begins."""
         self._since = (set(), set())
-        self._is_unsure = False
+        self._asked_after = self._losses
 
     async def resync(self) -> bytes | None:
         """Have everything dumped that there is: an `netns.flows.Ask`."""
@@ -106,8 +111,8 @@ class Auditing:
             packed = await self._netd.flows(self._handles, ())
         except NetnsError:
             packed = None
-        if packed is None:
-            self._is_unsure, self._since = True, None
+        if packed is None or self._finished is not None:
+            self._since = None
             return None
         self.audit.incomplete(None, "events were lost")
         active = []
@@ -121,6 +126,9 @@ class Auditing:
                 active.append(conntrack.Flow(facts.ends.protocol, facts.flow, False, b""))
             if number % _PER_TURN == 0:
                 await asyncio.sleep(0)
+        if self._finished is not None:  # whoever ends it looks once more
+            return None
+        self._made_up_for = self._asked_after
         await self._tell_unseen([flow for flow in self._live if flow not in there and flow not in began])
         self._since = None
         return conntrack.pack(active)
@@ -128,14 +136,16 @@ class Auditing:
     async def finish(self, watch: FlowWatch) -> None:
         """Tell of all flows that are alive; nothing comes from the guest any more."""
         self._finished = set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_LOOK_S):
-                for _ in range(_ROUNDS):
-                    await watch.drain()
-                    await self._look_alive_up()
-                if self._is_unsure:
-                    await self._tell_alive(())
-        self._stop_reading()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_LOOK_S):
+                    for _ in range(_ROUNDS):
+                        await watch.drain()
+                        await self._look_alive_up()
+                    if self._losses > self._made_up_for:
+                        await self._tell_alive(())
+        finally:
+            self.stop_reading()
         self._counted = None
         await self._tell_unseen(tuple(self._live), "tunnel_end")
 
@@ -187,7 +197,7 @@ class Auditing:
         """After the last counters: say how many flows are missing, if any are."""
         if self._counted is None:
             self.audit.incomplete(None, "the last counters could not be read")
-        elif self._counted > self._told or self._was_lost:
+        elif self._counted > self._told or self._losses:
             self.audit.incomplete(max(0, self._counted - self._told), "events were lost")
 
     def _read_denials(self, most: int = _PER_TURN) -> None:
@@ -214,7 +224,8 @@ class Auditing:
         else:
             self.audit.denied(rule, protocol, None, None, None)
 
-    def _stop_reading(self) -> None:
+    def stop_reading(self) -> None:
+        """Touch the handles no more; idempotent."""
         if self._denials is not None:
             self._read_denials(_MOST_COPIES)
             asyncio.get_running_loop().remove_reader(self._handles.denials)
@@ -240,7 +251,7 @@ def _flow_end(
     is_ours = ends.source == GUEST.packed
     far, far_port = _far_end(ends)
     guest_port = ends.source_port if is_ours else (facts.answers_port if facts is not None else None)
-    since = begun.since if begun is not None else None
+    begun = begun or _Begun(ends)
     return FlowEnd(
         protocol=_PROTOCOLS[ends.protocol],
         begun_by_guest=is_ours,
@@ -248,10 +259,10 @@ def _flow_end(
         address=socket.inet_ntoa(far),
         port=far_port if has_ports else None,
         target=_target(facts) if facts is not None and is_ours and has_ports else None,
-        name=begun.name if begun is not None else None,
+        name=begun.name,
         ended=ended,
-        started=begun.started if begun is not None else None,
-        duration_s=None if since is None else time.monotonic() - since,
+        started=begun.started,
+        duration_s=None if begun.since is None else (begun.over or time.monotonic()) - begun.since,
         sent=_sent(facts, is_ours) if facts is not None and facts.is_counted else None,
     )
 

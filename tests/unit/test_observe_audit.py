@@ -220,6 +220,18 @@ def test_disk_that_stays_full_does_not_hold_up_the_end() -> None:
     assert written.close() == 7
 
 
+def test_reader_that_takes_nothing_holds_the_end_up_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aero_l2.observe.audit.writer.CLOSE_S", 0.5)
+    disk, heard = Disk(), Heard()
+    disk.gate.clear()
+    written = writer(disk, heard)
+    assert all(written.put(b"%d" % number) for number in range(3))
+    assert written.close() == 3
+    disk.gate.set()
+
+
 def test_reopening_happens_between_lines() -> None:
     disk, heard = Disk(), Heard()
     written = writer(disk, heard)

@@ -40,13 +40,15 @@ def read_memory(pid: int) -> None:
     checked(libc.process_vm_readv(pid, vector, 1, vector, 1, 0))
 
 
-def connection_tracking(netd: socket.socket) -> socket.socket:
-    """The socket of a tunnel's connection tracking, as netd hands it over."""
-    messages.send(netd, messages.Create(1, SegmentSpec()))
+def tunnel_sockets(netd: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """Those of a tunnel's connection tracking and of its refused packets, as netd hands them over."""
+    messages.send(netd, messages.Create(1, SegmentSpec(audit=True)))
+    names = messages.handle_names(redirects_dns=False, audits=True)
     while True:
         data, descriptors = messages.receive(netd)
         if isinstance(messages.decode_answer(data), messages.Made):
-            return socket.socket(fileno=dict(zip(messages.HANDLES, descriptors, strict=True))["flows"])
+            handles = dict(zip(names, descriptors, strict=True))
+            return socket.socket(fileno=handles["flows"]), socket.socket(fileno=handles["denials"])
 
 
 def ask(connection: socket.socket, operation: int, flags: int) -> None:
@@ -57,6 +59,22 @@ def ask(connection: socket.socket, operation: int, flags: int) -> None:
             netlink.raise_error(payload)
 
 
+def configure_log(connection: socket.socket, attribute: bytes, group: int = 1) -> None:
+    """A request of nfnetlink_log (linux/netfilter/nfnetlink_log.h)."""
+    body = struct.pack("=BB", socket.AF_UNSPEC, 0) + group.to_bytes(2) + attribute
+    connection.send(struct.pack("=IHHII", 16 + len(body), 0x401, 5, 1, 0) + body)
+    for kind, payload in netlink.split(connection.recv(65536)):
+        if kind == 2:
+            netlink.raise_error(payload)
+    raise AssertionError("no answer")  # which the filter keeps back: it is asked below whether it took effect
+
+
+def copies_more(log: socket.socket) -> None:
+    """Have whole packets copied: refused, or nothing that comes says otherwise."""
+    log.setblocking(False)
+    configure_log(log, netlink.attribute(2, struct.pack("!IBx", 65535, 2)))
+
+
 def main() -> None:
     behind_seccomp, root_file = sys.argv[1] == "seccomp", sys.argv[2]
     control = socket.socket(fileno=int(os.environ["AERO_L2_CONTROL_FD"]))
@@ -65,7 +83,7 @@ def main() -> None:
     messages.receive(netd)  # so that netd is up
     if behind_seccomp:
         seccomp.install()
-    tracking = connection_tracking(netd)
+    tracking, refused = tunnel_sockets(netd)
     tracking.settimeout(5)
     launch, helper = os.getppid(), netd_pid(os.getppid())
     attempts = {
@@ -101,6 +119,12 @@ def main() -> None:
         "other groups": lambda: tracking.setsockopt(270, 1, 7),  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
         "speak to other processes": lambda: tracking.sendto(bytes(20), (helper, 0)),
         "read without the filter": lambda: tracking.setsockopt(socket.SOL_SOCKET, 27, bytes(4)),
+        "copy whole packets": lambda: copies_more(refused),
+        "hear of another log": lambda: configure_log(refused, netlink.attribute(1, bytes([1])), 2),
+        "list connections by the log": lambda: ask(refused, 1, 0x300),
+        "other groups by the log": lambda: refused.setsockopt(270, 1, 1),
+        "read the log without the filter": lambda: refused.setsockopt(socket.SOL_SOCKET, 27, bytes(4)),
+        "read the log with another filter": lambda: refused.setsockopt(socket.SOL_SOCKET, 26, bytes(16)),
         "keep capabilities": lambda: checked(libc.prctl(28, 0, 0, 0, 0)),
     }
     if behind_seccomp:
