@@ -26,7 +26,7 @@ from netns.handles import SegmentHandles
 from netns.spec import GUEST, LOOPBACK, NAT_HOST, Forward
 
 LAST_LOOK_S: Final = 1.0
-"""What looking up the flows that are alive at a tunnel's end may take."""
+"""What netd may take to look up flows that are alive at a tunnel's end."""
 _AGAIN_S: Final = 0.1
 _ROUNDS: Final = 2
 _PER_TURN: Final = 64
@@ -138,12 +138,11 @@ class Auditing:
         self._finished = set()
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAST_LOOK_S):
-                    for _ in range(_ROUNDS):
-                        await watch.drain()
-                        await self._look_alive_up()
-                    if self._losses > self._made_up_for:
-                        await self._tell_alive(())
+                for _ in range(_ROUNDS):
+                    await watch.drain()
+                    await self._look_alive_up()
+                if self._losses > self._made_up_for:
+                    await self._tell_alive(())
         finally:
             self.stop_reading()
         self._counted = None
@@ -155,14 +154,15 @@ class Auditing:
             await self._tell_alive(wanted)
 
     async def _tell_alive(self, wanted: tuple[details.Ends, ...]) -> None:
-        """Tell of these flows, or of all there are where none is named."""
+        """Tell of these flows, or of all there are where none is named. Raises TimeoutError."""
         assert self._finished is not None
         packed = None
-        while packed is None:
-            with contextlib.suppress(NetnsError):
-                packed = await self._netd.flows(self._handles, wanted)
-            if packed is None:  # netd is about to come back
-                await asyncio.sleep(_AGAIN_S)
+        async with asyncio.timeout(LAST_LOOK_S):
+            while packed is None:
+                with contextlib.suppress(NetnsError):
+                    packed = await self._netd.flows(self._handles, wanted)
+                if packed is None:  # netd is about to come back
+                    await asyncio.sleep(_AGAIN_S)
         for number, facts in enumerate(details.unpack(packed)):
             begun = self._live.pop(facts.flow, None)
             if facts.flow not in self._finished and (begun is not None or not wanted):
