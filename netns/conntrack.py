@@ -119,16 +119,17 @@ def parse(data: bytes) -> Flow | None:
     if kind not in (NEW, DESTROY) or not 20 <= length <= len(data):
         return None
     gone = kind & 0xFF == _DELETE
-    if (gone or flags & CREATED) and length >= _USUAL_END and _is_usual(data):
+    if (gone or flags & CREATED) and is_usual(data, length):
         protocol = data[_USUAL_PROTOCOL]
         number = int.from_bytes(data[_USUAL_ID:_USUAL_END])
         return Flow(protocol, number, gone, data[20:length]) if protocol in (TCP, UDP) else None
     return _flow(data[20:length], gone=gone)
 
 
-def _is_usual(data: bytes) -> bool:
-    """Whether the fields are where they always are: three comparisons in place of walking attributes."""
-    return all(data.startswith(framing, offset) for offset, framing in _USUAL)
+def is_usual(data: bytes, length: int) -> bool:
+    """Whether the fields of a new or ended flow are where they always are: three comparisons in place of
+    walking attributes."""
+    return length >= _USUAL_END and all(data.startswith(framing, offset) for offset, framing in _USUAL)
 
 
 def _flow(attributes: bytes, *, gone: bool) -> Flow | None:

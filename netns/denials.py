@@ -23,8 +23,16 @@ _COMMAND, _MODE, _MOST_HELD = 1, 2, 5
 _BIND, _COPY_PACKET = 1, 2
 _PAYLOAD, _PREFIX = 9, 10
 _WITH_PORTS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
-# The subsystem's byte of nlmsg_type: nothing else is ever read from this socket.
-_ONLY_PACKETS = ((0x30, 0, 0, 5), (0x15, 0, 1, _SUBSYSTEM), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0))
+# Packets, by the subsystem in nlmsg_type, and what the kernel says to requests: nothing else is ever read.
+_ONLY_PACKETS = (
+    (0x30, 0, 0, 5),
+    (0x15, 3, 0, _SUBSYSTEM),
+    (0x15, 0, 3, 0),
+    (0x30, 0, 0, 4),
+    (0x15, 0, 1, _ERROR),
+    (0x06, 0, 0, 0xFFFFFFFF),
+    (0x06, 0, 0, 0),
+)
 
 
 class Denial(NamedTuple):

@@ -24,6 +24,8 @@ SYN_SENT, SYN_RECEIVED, TIME_WAIT, CLOSE = 1, 2, 7, 8
 """Values of `Facts.state` (TCP_CONNTRACK_*)."""
 
 _ORIGINAL, _REPLY, _STATUS, _PROTOCOL_INFO, _SENT, _GOT, _ID = 1, 2, 3, 4, 9, 10, 12
+# Where both ends' fields stand in an event as it usually is (`conntrack.is_usual`), from its beginning.
+_USUAL = struct.Struct(">32x4s4x4s8xB7xH6xH14x4s24xH14xI")
 _PACKED = struct.Struct("=IBBH4sH4sH4sH?QQQQ")
 
 
@@ -67,8 +69,17 @@ def of_event(data: bytes) -> tuple[bool, Facts] | None:
     began = kind == conntrack.NEW and bool(flags & conntrack.CREATED)
     if not (began or kind == conntrack.DESTROY) or not 20 <= length <= len(data):
         return None
-    facts = _facts(data[20:length])
+    facts = _usual(data[:length]) if conntrack.is_usual(data, length) else _facts(data[20:length])
     return None if facts is None else (began, facts)
+
+
+def _usual(data: bytes) -> Facts | None:
+    """Most of it by offset: walking all attributes takes three times as long."""
+    source, target, protocol, source_port, target_port, answers, port, flow = _USUAL.unpack_from(data)
+    if protocol not in (conntrack.TCP, conntrack.UDP):
+        return None
+    ends = Ends(protocol, source, source_port, target, target_port)
+    return _with_more(flow, ends, answers, port, dict(netlink.attributes(data[_USUAL.size :])))
 
 
 def _facts(attributes: bytes) -> Facts | None:
@@ -79,12 +90,16 @@ def _facts(attributes: bytes) -> Facts | None:
     ends, reply = _ends(found.get(_ORIGINAL, b"")), _ends(found.get(_REPLY, b""))
     if ends is None or reply is None or len(found.get(_ID, b"")) != 4:
         return None
+    return _with_more(int.from_bytes(found[_ID]), ends, reply.source, reply.source_port, found)
+
+
+def _with_more(flow: int, ends: Ends, answers: bytes, port: int, found: dict[int, bytes]) -> Facts:
     sent, got = _counter(found.get(_SENT, b"")), _counter(found.get(_GOT, b""))
     return Facts(
-        int.from_bytes(found[_ID]),
+        flow,
         ends,
-        reply.source,
-        reply.source_port,
+        answers,
+        port,
         conntrack.state_of(found[_PROTOCOL_INFO]) if _PROTOCOL_INFO in found else NO_STATE,
         int.from_bytes(found.get(_STATUS, b"")) & 0xFFFF,
         sent is not None and got is not None,

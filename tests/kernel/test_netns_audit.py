@@ -157,10 +157,12 @@ def read_events(lan: Segment) -> list[tuple[bool, details.Facts]]:
     with events(lan) as connection:
         while True:
             try:
-                event = details.of_event(connection.recv(4096))
+                data = connection.recv(4096)
             except BlockingIOError:
                 return found
+            event = details.of_event(data)
             if event is not None:
+                assert event[1] == details._facts(data[20:]), "what is read by offset is what is walked to"
                 found.append(event)
 
 
