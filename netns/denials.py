@@ -4,6 +4,7 @@ Numbers and attributes are those of linux/netfilter/nfnetlink_log.h. netd opens 
 kernel what to copy; the server, to which it goes, can only read: every request needs CAP_NET_ADMIN.
 """
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Final, NamedTuple
 
 from netns import netlink, sockfilter
 from netns.auditrules import COPIED, FORWARDED, GROUP
+from netns.errors import SegmentError
 
 RECEIVE_BUFFER: Final = 128 * 1024
 """As asked for; the kernel takes double. What that does not hold is lost: it was counted all the same."""
@@ -52,7 +54,7 @@ class Denial(NamedTuple):
 def open_log() -> int:
     """A non-blocking socket with the headers that `netns.auditrules` has copied in this namespace.
 
-    Raises OSError: EOPNOTSUPP or ECONNREFUSED where the kernel has no nfnetlink_log.
+    Raises OSError; SegmentError where the kernel has no nfnetlink_log.
     """
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER) as connection:
@@ -67,7 +69,13 @@ def open_log() -> int:
                 struct.pack("!I", 1),
             ),  # each at once, so that it is there before its counter is read
         ):
-            _configure(connection, netlink.attribute(kind, value))
+            try:
+                _configure(connection, netlink.attribute(kind, value))
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                raise SegmentError(
+                    f"the kernel does not tell of refused packets ({reason}): modprobe nfnetlink_log, or no audit"
+                ) from error
         sockfilter.lock(connection, _ONLY_PACKETS)
         connection.setblocking(False)
         return connection.detach()

@@ -1,7 +1,6 @@
 """The audit log of a proxy, read and judged."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -88,14 +87,10 @@ class Audit:
 
 @contextmanager
 def audited(
-    world: World, run_as: RunAs, folder: Path, env: dict[str, str] | None = None, *, user: int | None = None
+    world: World, run_as: RunAs, folder: Path, env: dict[str, str] | None = None
 ) -> Iterator[tuple[Proxy, Audit]]:
     """A proxy with an audit log of its own, in a folder that anyone may write in."""
     folder.chmod(0o777)
-    for parent in folder.parents:
-        if parent.owner() == "root" and parent.stat().st_mode & 0o005 != 0o005 and parent != Path("/"):
-            parent.chmod(0o755)
-    os.umask(0o022)
     settings = {"AERO_L2_AUDIT_LOG": str(folder / "audit.log"), **(env or {})}
     with run_proxy(world, run_as, settings) as proxy:
         yield proxy, Audit(folder)
