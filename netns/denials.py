@@ -74,7 +74,7 @@ def open_log() -> int:
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
                 raise SegmentError(
-                    f"the kernel does not tell of refused packets ({reason}): modprobe nfnetlink_log, or no audit"
+                    f"the kernel does not tell of refused packets ({reason}): modprobe nfnetlink_log"
                 ) from error
         sockfilter.lock(connection, _ONLY_PACKETS)
         connection.setblocking(False)
