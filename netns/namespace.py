@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
 from typing import TypeVar
 
-from netns import conntrack, link, nftables, queues, ruleset, shaping, tap
+from netns import conntrack, denials, link, nftables, queues, ruleset, shaping, tap
 from netns.errors import SegmentError, describe_os_error
 from netns.spec import GATEWAY, REDIRECTED_DNS_PORT, SegmentSpec
 from netns.stopwatch import Stopwatch
@@ -37,6 +37,7 @@ class Interior:
     flows: int = -1
     redirected_udp: int = -1
     redirected_tcp: int = -1
+    denials: int = -1
     netlink: int = -1
     route: int = -1
 
@@ -130,7 +131,9 @@ def make_interior(
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
-            interior.flows = conntrack.open_events()
+            interior.flows = conntrack.open_events(audit=spec.audit)
+            if spec.audit:
+                interior.denials = denials.open_log()
             if spec.redirect_dns:
                 interior.redirected_udp = _dns_socket(socket.SOCK_DGRAM, REDIRECTED_DNS_PORT)
                 interior.redirected_tcp = _dns_socket(socket.SOCK_STREAM, REDIRECTED_DNS_PORT)

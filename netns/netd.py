@@ -127,8 +127,8 @@ class Netd:
             case messages.ReadCounters(id, number):
                 counters = self._inside(id, "read the counters of", Segment.counters)
                 self._tell(messages.Counted(id, number, counters))
-            case messages.ListFlows(id, number):
-                with files.file_of(self._inside(id, "list the flows of", Segment.flows)) as file:
+            case messages.ListFlows(id, number, wanted):
+                with files.file_of(self._inside(id, "list the flows of", lambda s: s.flows(wanted))) as file:
                     self._tell(messages.Listed(id, number), file)
             case messages.OpenAddresses(id, number, openings):
                 done = self._inside(id, "open addresses in", lambda s: s.open_addresses(openings))
