@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 from aero_l2 import __version__
 from aero_l2.cli import policy, token
 from aero_l2.cli.connect import connect
+from aero_l2.cli.doctor import doctor
 from aero_l2.cli.errors import EXIT_UNWRITTEN, EXIT_USAGE, complain, unwritten
 from aero_l2.cli.probe import probe_
 from aero_l2.cli.serve import serve
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(settings)
 app.command()(connect)
+app.command()(doctor)
 app.command("probe")(probe_)
 app.add_typer(token.app, name="token")
 app.add_typer(policy.app, name="policy")
