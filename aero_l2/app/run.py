@@ -20,6 +20,7 @@ from aero_l2.app.status import describe, keep_telling
 from aero_l2.app.supervised import Supervised
 from aero_l2.config import Settings
 from aero_l2.config.sources import Sources
+from aero_l2.doctor.short import ShortForm
 from aero_l2.door.listening import describe_origins, listen_advice, shown, shown_address
 from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
@@ -67,7 +68,9 @@ async def run(environment: Environment) -> int:
     metrics.python_blocks.set_function(sys.getallocatedblocks)
     netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
     try:
-        readiness = Readiness(segment_maker(settings, netd, metrics, budget.dns_connections).open)
+        short = ShortForm(settings, environment.sources)
+        opener = segment_maker(settings, netd, metrics, budget.dns_connections).open
+        readiness = Readiness(opener, short.verdict, short.fix)
     except NetnsError as error:
         return cannot_start(str(error))
     supervisor = Supervised(environment.control, netd, ending)
@@ -96,7 +99,10 @@ async def run(environment: Environment) -> int:
         announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"
     )
     reporting = report_status(door, readiness, reloader, supervisor)
-    others = [spawn(helper.watch(netd, readiness), name="helper")]
+    others = [
+        spawn(helper.watch(netd, readiness), name="helper"),
+        spawn(short.ask_resolvers(), name="resolvers"),
+    ]
     if trim := memory.trimmer():
         others.append(spawn(memory.give_back(lambda: door.active, trim), name="memory"))
     gc.freeze()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from aero_l2.doctor.finding import Finding, note, ok, problem
 from aero_l2.doctor.subject import Subject
 from netns import features, seccomp, users
 from netns.errors import LaunchError, SegmentError
+from netns.hosts import ping_permitted
 from netns.programs import find_program
 from slirp import features as slirp_features
 from slirp.errors import NatError, NatUnsuitable
@@ -151,8 +151,11 @@ def filter_of_calls(subject: Subject) -> Iterator[Finding]:
 def pings(subject: Subject) -> Iterator[Finding]:
     """Whether guests' pings to the internet can leave."""
     subject.become_user()
-    from netns.hosts import ping_permitted
+    yield from pings_of_this(subject)
 
+
+def pings_of_this(subject: Subject) -> Iterator[Finding]:
+    """The same for whom this process runs as."""
     name = "net.ipv4.ping_group_range"
     if ping_permitted():
         yield ok("pings", f"guests' pings to the internet pass ({name})")
@@ -161,11 +164,3 @@ def pings(subject: Subject) -> Iterator[Finding]:
             f"guests' pings to the internet are refused: group {os.getgid()} is not in {name}; all else works"
         )
         yield note("pings", text, *subject.place.net_sysctl(name, "0 2147483647"))
-
-
-def device_mode(path: str) -> int | None:
-    """The mode of a device node, None where there is none."""
-    try:
-        return stat.S_IMODE(os.stat(path).st_mode)
-    except OSError:
-        return None

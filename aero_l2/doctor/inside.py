@@ -1,4 +1,4 @@
-"""Stands in the server's place under the real supervisor, beside the real netd: makes and unmakes one session.
+"""In the server's place, under the real supervisor and beside the real netd: makes and unmakes a session.
 
 It prints findings on stdout, a JSON object a line, and takes no connection. `aero_l2.doctor.trial` starts it.
 """
@@ -24,6 +24,8 @@ from aero_l2.app.process import new_event_loop, raise_file_limit
 from aero_l2.app.segments import segment_maker
 from aero_l2.app.supervised import Supervised
 from aero_l2.config import Settings, handover, load
+from aero_l2.doctor import surroundings
+from aero_l2.doctor.advice import advice
 from aero_l2.doctor.finding import Finding, ok, problem
 from aero_l2.errors import SegmentUnavailable
 from aero_l2.observe import log
@@ -88,7 +90,7 @@ async def _bounded(settings: Settings, control: socket.socket, dns_connections: 
     except TimeoutError:
         return problem(SESSION, f"no session could be made within {DEADLINE_S:g} s")
     except SegmentUnavailable as error:
-        return problem(SESSION, error.reason)
+        return problem(SESSION, error.reason, *advice(error.reason, surroundings.look()))
     finally:
         netd.detach()
         del supervised

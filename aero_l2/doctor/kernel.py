@@ -115,6 +115,10 @@ def _why_no_users(subject: Subject, error: OSError) -> Finding:
         name = "user.max_user_namespaces"
         text = f"{said}; as many as the sysctl {name} allows are in use, here or in a container around it"
         return problem(USERS, text, *place.sysctl(name, "15000"))
+    if error.errno == errno.EROFS:
+        remount = place.typed("mount -o remount,rw /proc")
+        fix = place.unmasked() or (remount,)
+        return problem(USERS, f"{said}; /proc/self/uid_map cannot be written: /proc is read-only", *fix)
     if error.errno in (errno.EPERM, errno.EACCES) and place.container is not None:
         return problem(USERS, f"{said} by the container's seccomp or AppArmor profile", *place.namespaces())
     if error.errno in (errno.EINVAL, errno.ENOSYS):

@@ -52,6 +52,14 @@ def of_limits(subject: Subject) -> Iterator[Finding]:
     yield from judged(found, subject.place)
 
 
+def unsaid(subject: Subject) -> Iterator[Finding]:
+    """Those that the server does not log by itself when it starts: it tells of files, and of the tightest."""
+    low = [one for one in of_limits(subject) if one.status != "ok"]
+    notes = [one for one in low if one.status == "note" and one.check != PREFIX + _WORDS["files"]]
+    tightest = min(notes, key=lambda one: int(one.facts["tunnels"] or 0), default=None)
+    yield from (one for one in low if one.status == "problem" or (one in notes and one is not tightest))
+
+
 def judged(found: Capacity, place: Surroundings) -> Iterator[Finding]:
     """Each limit against the number of tunnels that are wanted. Pure."""
     wanted = found.shares["setting"].tunnels

@@ -57,9 +57,10 @@ def examine(checks: Sequence[Check], subject: Subject) -> Iterator[Finding]:
         running: list[_Running] = []
         for check in checks:
             one = _start(check, subject, [other.pipe for other in running])
-            stack.callback(_end, one)
-            selector.register(one.pipe, selectors.EVENT_READ, one)
             running.append(one)
+            if not one.ended:
+                stack.callback(_end, one)
+                selector.register(one.pipe, selectors.EVENT_READ, one)
         for one in running:
             while not one.ended:
                 _turn(selector, running)
@@ -87,10 +88,18 @@ def _turn(selector: selectors.BaseSelector, running: Sequence[_Running]) -> None
 
 def _start(check: Check, subject: Subject, pipes: Iterable[int]) -> _Running:
     read, write = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(read)
+        os.close(write)
+        text = f"no process can be started to look at it: {error.strerror}"
+        fix = subject.place.limit("TasksMax=infinity", "ulimit -u unlimited")
+        return _Running(check, 0, -1, 0.0, ended=True, findings=[problem(check.name, text, *fix)])
     if pid == 0:
         for descriptor in (read, *pipes):
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
         _work(check, subject, write)
     os.close(write)
     return _Running(check, pid, read, time.monotonic() + check.deadline_s)

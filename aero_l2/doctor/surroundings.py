@@ -118,6 +118,18 @@ class Surroundings:
             case None:
                 return ()
 
+    def unmasked(self) -> tuple[str, ...]:
+        """How a container's /proc is made writable; nothing outside of one."""
+        match self.container:
+            case "docker":
+                return ("docker run --security-opt systempaths=unconfined …",)
+            case "podman":
+                return ("podman run --security-opt unmask=ALL …",)
+            case "kubernetes" | "other":
+                return ("securityContext: procMount: Unmasked",)
+            case None:
+                return ()
+
     def limit(self, unit: str, ulimit: str) -> tuple[str, ...]:
         """How to raise a resource limit: systemd's word for it, and the shell's."""
         match self.container:
