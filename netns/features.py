@@ -6,7 +6,7 @@ part of it the kernel lacks. Each `FEATURES` is the smallest script that needs o
 
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -115,15 +115,11 @@ def explained(nft: str, refusal: RulesRefused) -> RulesRefused:
 
 @lru_cache(maxsize=4)
 def _explanation(nft: str, refusal: str, period: int) -> str:
-    return describe(missing(nft)) or refusal
-
-
-def describe(lacks: Sequence[Missing]) -> str:
-    """What is missing, and what to do, in one line; empty where nothing is."""
+    lacks = missing(nft)
     if not lacks:
-        return ""
+        return refusal
     if len(lacks) == len(FEATURES):
-        return f"no rule at all can be loaded ({lacks[0].said}): modprobe nf_tables"
+        return f"{refusal} (no rule at all can be loaded)"
     names = ", ".join(one.feature.name for one in lacks)
     return f"the kernel's nf_tables lacks {names}: modprobe -a {' '.join(modules(lacks))}"
 

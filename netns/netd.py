@@ -23,12 +23,13 @@ from netns import files, messages
 from netns.announcing import Announcer
 from netns.children import Child, Children
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
-from netns.hosts import HostMonitor, ping_permitted
+from netns.hosts import HostMonitor
 from netns.jobs import Jobs
 from netns.lines import log
 from netns.messages import Adopt, Create, Release
 from netns.namespace import Interior, make_interior
 from netns.nat import NatDriver, load_driver
+from netns.pings import ping_permitted
 from netns.programs import find_program
 from netns.segments import Segment, start_nat
 from netns.spec import SegmentSpec

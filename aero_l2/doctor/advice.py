@@ -18,6 +18,7 @@ _KNOWN: Final[tuple[tuple[str, _Fix], ...]] = (
     (r"^/dev/net/tun is missing|^cannot make the TAP", lambda place, _: place.device()),
     (r"^no permission on /dev/net/tun", lambda place, _: place.device_mode()),
     (r"modprobe (?:-a )?([\w ]+)", lambda place, found: place.module(*found[1].split())),
+    (r"no rule at all can be loaded", lambda place, _: place.module("nf_tables")),
     (r"nf_conntrack_netlink", lambda place, _: place.module("nf_conntrack_netlink")),
     (
         r"user\.max_net_namespaces",

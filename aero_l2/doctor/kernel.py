@@ -11,13 +11,13 @@ import os
 import stat
 from collections.abc import Generator, Iterator
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Final
 
 from aero_l2.doctor.finding import Finding, note, ok, problem
 from aero_l2.doctor.subject import Subject
+from aero_l2.doctor.sysctl import sysctl
 from aero_l2.session.spec import segment_spec
-from netns import conntrack, features, hosts, link, nftables, queues, ruleset, shaping, tap
+from netns import conntrack, features, link, nftables, pings, queues, ruleset, shaping, tap
 from netns.errors import RulesRefused, SegmentError
 from netns.programs import find_program
 from netns.supervisor import NETD_CAPABILITIES
@@ -51,7 +51,7 @@ _SWITCHES: Final = {
 def kernel(subject: Subject) -> Iterator[Finding]:
     """All steps, as far as they go; must be run in a process with a single thread that ends afterwards."""
     subject.become_user()
-    networks, ping = link.host_networks(), hosts.ping_permitted()
+    networks, ping = link.host_networks(), pings.ping_permitted()
     for name, step, explain in (
         (USERS, _user_namespace, _why_no_users),
         (MOUNTS, _mounts, _why_no_mounts),
@@ -95,14 +95,6 @@ def _network_namespace() -> str:
     unshare(Namespace.NET)
     most = sysctl("user.max_net_namespaces")
     return f"made; the user may have {most}" if most else "made"
-
-
-def sysctl(name: str, root: Path = Path("/")) -> str:
-    """A sysctl's value, empty where it cannot be read."""
-    try:
-        return (root / "proc/sys" / name.replace(".", "/")).read_text().strip()
-    except OSError:
-        return ""
 
 
 def _why_no_users(subject: Subject, error: OSError) -> Finding:

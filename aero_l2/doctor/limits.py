@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from aero_l2.doctor.finding import Finding, note, ok, problem
-from aero_l2.doctor.kernel import sysctl
 from aero_l2.doctor.subject import Subject
 from aero_l2.doctor.surroundings import Surroundings
+from aero_l2.doctor.sysctl import sysctl
 from aero_l2.policy.domains import DomainLists
 from aero_l2.quota.capacity import LIMITS, Capacity, Limit, Share, capacity
 from aero_l2.quota.cgroups import number

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from aero_l2.app import launching
-from aero_l2.doctor import folders, host, kernel, limits, names, port, surroundings, trial
+from aero_l2.doctor import folders, host, kernel, limits, names, port, programs, surroundings, trial
 from aero_l2.doctor.finding import Finding
 from aero_l2.doctor.given import judge
 from aero_l2.doctor.inside import SESSION
@@ -18,9 +18,9 @@ CHECKS: Final = (
     Check(host.HOST, host.machine),
     Check(host.CLOCK, host.clock),
     Check(host.USER, host.service_user),
-    Check(host.NFT, host.nft),
-    Check(host.SLIRP, host.slirp4netns, 12.0),
-    Check(host.SECCOMP, host.filter_of_calls),
+    Check(programs.NFT, programs.nft),
+    Check(programs.SLIRP, programs.slirp4netns, 12.0),
+    Check(programs.SECCOMP, programs.filter_of_calls),
     Check("kernel", kernel.kernel, 20.0),
     Check("limits", limits.limits),
     Check(limits.SYSCTLS, limits.sysctls),

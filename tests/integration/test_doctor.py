@@ -69,7 +69,8 @@ class Crippled:
     """A way to take something away, and what the doctor says then.
 
     cripple: changes the host, and returns what `Clinic.examine` is called with; or is a context manager's.
-    check, names: the line. fix: what it says to type, a part of it. only: who meets it, the other meets another.
+    check, names: the line. fix: what it says to type, a part of it. only: who meets it;
+    the other meets another.
     """
 
     name: str
