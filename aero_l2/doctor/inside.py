@@ -36,6 +36,7 @@ from aero_l2.probe.stack import Stack
 from aero_l2.services.dhcp.codec import ACK, OFFER
 from aero_l2.session.ports import Segment
 from aero_l2.session.readiness import TRIAL_SESSION
+from aero_l2.tasks import spawn
 from netns import seccomp
 from netns.client import NetdClient
 from netns.errors import LaunchError
@@ -82,18 +83,23 @@ def _tell(finding: Finding) -> None:
 
 async def _bounded(settings: Settings, control: socket.socket, dns_connections: int) -> Finding:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-    netd = NetdClient(lambda text: None)
-    supervised = Supervised(control, netd, Ending())
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            return await _session(settings, netd, dns_connections)
-    except TimeoutError:
+    netd, ending = NetdClient(lambda text: None), Ending()
+    supervised = Supervised(control, netd, ending)
+    trying = spawn(_session(settings, netd, dns_connections), name="session")
+    asked = spawn(ending.asked.wait(), name="ending")  # the supervisor is gone, or wants us to go
+    await asyncio.wait((trying, asked), timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+    in_time = trying.done()
+    for task in (trying, asked):
+        task.cancel()
+    await asyncio.wait((trying, asked))
+    netd.detach()
+    del supervised
+    if not in_time:
         return problem(SESSION, f"no session could be made within {DEADLINE_S:g} s")
+    try:
+        return trying.result()
     except SegmentUnavailable as error:
         return problem(SESSION, error.reason, *advice(error.reason, surroundings.look()))
-    finally:
-        netd.detach()
-        del supervised
 
 
 async def _session(settings: Settings, netd: NetdClient, dns_connections: int) -> Finding:

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import threading
@@ -393,6 +394,7 @@ WORDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORDS)
 def test_feature_that_the_rules_lack_is_named(ward: Clinic, name: str, place: Surroundings) -> None:
     feature = next(one for one in FEATURES if one.name == name)
@@ -549,6 +551,7 @@ def test_resolver_that_refuses_is_a_problem_and_one_of_two_a_note(ward: Clinic) 
 # --- what it is like to use
 
 
+@pytest.mark.slow
 def test_hanging_program_is_given_up_in_time(ward: Clinic) -> None:
     examined = examine(ward, _replaced("nft", "exec sleep 1000")(ward))
     assert examined.status == 1
@@ -586,3 +589,30 @@ def test_fault_of_the_command_line_is_status_2(ward: Clinic) -> None:
     done = subprocess.run(ward.command("--colour"), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("aero-l2: no such option")
+
+
+@pytest.mark.slow
+def test_interrupt_ends_it_at_once_and_leaves_nothing(ward: Clinic) -> None:
+    """In the middle of making a session."""
+    examine_with = _replaced("nft", "touch $real.begun; exec sleep 1000")(ward)
+    ward.programs.chmod(0o777)
+    process = subprocess.Popen(
+        ward.command("--bind", "127.0.0.1:0", **examine_with), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        wait_until(lambda: (ward.programs / "real-nft.begun").exists(), "it is at it", 30)
+        wait_until(lambda: any("aero_l2.doctor.inside" in one for one in ward.left_behind()), "a session", 30)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert said == b"aero-l2: interrupted\n"
+
+
+def test_without_a_service_user_the_rest_is_not_blamed(world: World) -> None:
+    with clinic(world, "root") as ward:
+        examined = ward.examine(env={"AERO_L2_USER": "nobody-of-this-name"})
+    assert {one["check"] for one in examined.checks("problem")} == {"service user", "session"}
+    (nft,) = examined.of("nft")
+    assert (nft["status"], nft["text"]) == ("note", "not tried: it needs the service user")
