@@ -4,6 +4,7 @@ AeroError
 ├── ConfigError          the settings cannot be used; one fault a line
 ├── SegmentUnavailable   a tunnel's network cannot be made; the reason is for people
 ├── Overloaded           no tunnel can be set up right now; the reason is for people
+├── CaptureUnavailable   frames cannot be captured; the reason is for people
 ├── AtCapacity           a permit is not to be had: of the client address, the process or the session
 │   └── HourUsedUp       the session has used its bytes of the hour
 ├── IllegalTransition    a tunnel was asked to go where its life does not lead
@@ -45,6 +46,14 @@ class Overloaded(AeroError):
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
         self.kind = kind
+        self.reason = reason
+
+
+class CaptureUnavailable(AeroError):
+    """A capture cannot be begun, or not be ended in order; `reason` is for people."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
         self.reason = reason
 
 

@@ -9,14 +9,15 @@ import contextlib
 import functools
 import itertools
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 from netns import files, messages
+from netns.account import Account, accounted, kind_of, unaccounted
 from netns.errors import MessageError, NetdUnavailable, SegmentError, TruncatedMessage
 from netns.handles import SegmentHandles
+from netns.outbox import Outbox, Send
 from netns.spec import SegmentSpec
 
 CREATE_TIMEOUT_S = 15.0
@@ -30,18 +31,24 @@ _RECEIVES_PER_TURN = 32
 
 class NetdClient:
     """Requests to netd. ``log`` gets one line for what nobody else would hear of, ``back`` is called once a
-    netd speaks after another one was lost."""
+    netd speaks after another one was lost, ``account`` hears what became of each request."""
 
-    def __init__(self, log: Callable[[str], None], back: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        back: Callable[[], None] = lambda: None,
+        account: Account = unaccounted,
+    ) -> None:
         self._log = log
         self._back = back
+        self._account = account
         self._is_lost = False
         self._socket: socket.socket | None = None
         self._ids = itertools.count(FIRST_NUMBER)
         self._creating: dict[int, asyncio.Future[SegmentHandles]] = {}
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._alive: dict[int, SegmentHandles] = {}
-        self._unsent: deque[Callable[[socket.socket], None]] = deque()
+        self._outbox = Outbox(log)
         self.host_addresses: frozenset[IPv4Address] = frozenset()
 
     @property
@@ -54,17 +61,17 @@ class NetdClient:
         self.detach("the network helper was replaced")
         connection.setblocking(False)
         self._socket = connection
+        self._outbox.open(connection)
         asyncio.get_running_loop().add_reader(connection.fileno(), self._readable)
         for handles in self._alive.values():
-            self._post(functools.partial(_adopt, handles))
+            self._post("adopt", functools.partial(_adopt, handles))
 
     def detach(self, reason: str = "the network helper is gone") -> None:
         """Let go of netd. What was asked of it fails; namespaces that live, live on."""
         if self._socket is None:
             return
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        asyncio.get_running_loop().remove_writer(self._socket.fileno())
-        self._unsent.clear()
+        self._outbox.close()
         self._socket.close()
         self._socket = None
         waiting: list[asyncio.Future[Any]] = [*self._creating.values(), *self._asked.values()]
@@ -86,8 +93,9 @@ class NetdClient:
         future: asyncio.Future[SegmentHandles] = asyncio.get_running_loop().create_future()
         self._creating[identifier] = future
         try:
-            self._send(messages.Create(identifier, spec))
-            return await asyncio.wait_for(future, CREATE_TIMEOUT_S)
+            with accounted(self._account, "create"):
+                self._send(messages.Create(identifier, spec))
+                return await asyncio.wait_for(future, CREATE_TIMEOUT_S)
         except TimeoutError as error:
             raise SegmentError(SILENT) from error
         finally:
@@ -108,7 +116,7 @@ class NetdClient:
         """
         number = next(self._ids)
         answer: asyncio.Future[dict[str, int] | None] = asyncio.get_running_loop().create_future()
-        await self._ask(messages.ReadCounters(number, number), number, answer, OPEN_TIMEOUT_S)
+        await self._ask(messages.ReadCounters(number, number), number, answer, OPEN_TIMEOUT_S, "check")
 
     async def counters(self, handles: SegmentHandles) -> dict[str, int] | None:
         """Packets by named counter (`netns.ruleset.COUNTERS`), None where netd does not know the namespace.
@@ -141,45 +149,31 @@ class NetdClient:
         return await self._ask(request, number, answer, OPEN_TIMEOUT_S)
 
     async def _ask(
-        self, request: messages.Request, number: int, answer: asyncio.Future[_T], timeout_s: float
+        self,
+        request: messages.Request,
+        number: int,
+        answer: asyncio.Future[_T],
+        timeout_s: float,
+        kind: str = "",
     ) -> _T:
         self._asked[number] = answer
         try:
-            self._send(request)
-            return await asyncio.wait_for(answer, timeout_s)
+            with accounted(self._account, kind or kind_of(request)) as outcome:
+                self._send(request)
+                found = await asyncio.wait_for(answer, timeout_s)
+                outcome.is_refused = not kind and (found is None or found is False)
+                return found
         except TimeoutError as error:
             raise NetdUnavailable(SILENT) from error
         finally:
             self._asked.pop(number, None)
 
     def _post_release(self, identifier: int) -> None:
-        self._post(functools.partial(messages.send, message=messages.Release(identifier)))
+        self._post("release", functools.partial(messages.send, message=messages.Release(identifier)))
 
-    def _post(self, send: Callable[[socket.socket], None]) -> None:
+    def _post(self, kind: str, send: Send) -> None:
         """Send what must arrive, in order, as soon as there is room; dropped if this netd goes."""
-        if self._socket is None:
-            return
-        self._unsent.append(send)
-        if len(self._unsent) == 1 and not self._send_waiting():
-            asyncio.get_running_loop().add_writer(self._socket.fileno(), self._writable)
-
-    def _writable(self) -> None:
-        if self._send_waiting() and self._socket is not None:
-            asyncio.get_running_loop().remove_writer(self._socket.fileno())
-
-    def _send_waiting(self) -> bool:
-        """Whether everything that waited is sent now."""
-        while self._unsent and self._socket is not None:
-            try:
-                self._unsent[0](self._socket)
-            except BlockingIOError:
-                return False
-            except ConnectionError:
-                pass  # netd ended, and `_readable` hears of it
-            except OSError as error:
-                self._log(f"a message to the network helper is lost: {error}")
-            self._unsent.popleft()
-        return True
+        self._account(kind, "sent" if self._outbox.post(send) else "lost", None)
 
     def _send(self, request: messages.Request, descriptors: list[int] | None = None) -> None:
         if self._socket is None:
@@ -233,8 +227,8 @@ class NetdClient:
             self._log(f"the network helper sent nonsense: {error}")
             return
         match answer:
-            case messages.Made(id):
-                self._made(id, descriptors)
+            case messages.Made(id, took):
+                self._made(id, descriptors, took)
             case messages.NatReady(id):
                 self._nat_ready(id)
             case messages.Failed(id, reason):
@@ -261,7 +255,7 @@ class NetdClient:
         if waiting is not None and not waiting.done():
             waiting.set_result(result)
 
-    def _made(self, identifier: int, descriptors: list[int]) -> None:
+    def _made(self, identifier: int, descriptors: list[int], took: tuple[int, ...]) -> None:
         future = self._creating.get(identifier)
         names: tuple[str, ...] = messages.HANDLES
         if len(descriptors) > len(names):
@@ -272,7 +266,7 @@ class NetdClient:
         opened = dict(zip(names, descriptors, strict=True))
         loop = future.get_loop()
         handles = SegmentHandles(
-            identifier, nat_ready=loop.create_future(), nat_sick=loop.create_future(), **opened
+            identifier, nat_ready=loop.create_future(), nat_sick=loop.create_future(), took=took, **opened
         )
         self._alive[identifier] = handles
         del self._creating[identifier]

@@ -36,6 +36,8 @@ class SegmentHandles:
     """Done with what is wrong where netd gives the NAT process up, just before it ends."""
     relieved: Callable[[int, str], None] = field(default=lambda connections, reason: None, init=False)
     """Told how many TCP connections of the NAT process netd has reset, and why."""
+    took: tuple[int, ...] = ()
+    """Microseconds of each of `netns.stopwatch.STEPS`."""
     redirected_udp: int = -1
     redirected_tcp: int = -1
 

@@ -24,9 +24,11 @@ class Jobs:
         """Readable while a job has ended whose follow-up has not run."""
         return self._wake
 
-    def make(self, job: Callable[[], _T], then: Callable[[Future[_T]], None]) -> Future[_T]:
+    def make(
+        self, job: Callable[[], _T], then: Callable[[Future[_T]], None], begun: Callable[[], None]
+    ) -> Future[_T]:
         """Run ``job`` in a fresh namespace (`Workshop.submit`), then ``then`` with its future."""
-        return self._followed(self._workshop.submit(job), then)
+        return self._followed(self._workshop.submit(job, begun), then)
 
     def inside(self, netns: int, job: Callable[[], _T], then: Callable[[Future[_T]], None]) -> Future[_T]:
         """Run ``job`` in the namespace behind ``netns`` (`Workshop.submit_inside`), then ``then``."""

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--driver", required=True)
     parser.add_argument("--search-path", required=True)
     parser.add_argument("--max-tcp-memory", default="0", help="in bytes, see netns.tcpmemory")
+    parser.add_argument("--folder", action="append", default=[], help="which the server writes to")
     parser.add_argument("--settings-fd", type=int, required=True)
     parser.add_argument("server", nargs="+")
     options = parser.parse_args(arguments)
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             os.set_inheritable(descriptor, False)
         notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""), say)
         if os.geteuid() == 0:
-            users.become_service_user(options.user or users.DEFAULT_USER)
+            users.become_service_user(options.user or users.DEFAULT_USER, options.folder)
         elif options.user:
             users.check_user_setting(options.user)
         users.check_code_is_readable()

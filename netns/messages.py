@@ -12,7 +12,8 @@ Server to netd:
 
 netd to server:
 
-    made     id  [HANDLES]        descriptors in the order of `HANDLES`, or `REDIRECT_HANDLES` behind
+    made     id, took  [HANDLES]  descriptors in the order of `HANDLES`, or `REDIRECT_HANDLES` behind;
+                                  microseconds of each of `stopwatch.STEPS`
     ready    id                   its NAT process has opened the TAP; after made
     failed   id, reason           everything is undone
     sick     id, reason           its NAT process is given up and about to be killed; after made
@@ -34,6 +35,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from netns.errors import MessageError, TruncatedMessage
+from netns.fields import counters_of, durations_of, fields_of, id_of
 from netns.files import close_all
 from netns.spec import SegmentSpec
 
@@ -43,7 +45,6 @@ HANDLES = ("netns", "tap", "exit_pipe", "process", "stderr", "dhcp", "dns_udp", 
 REDIRECT_HANDLES = ("redirected_udp", "redirected_tcp")
 MAX_OPENINGS = 256
 MAX_OPEN_S = 2**32
-_MAX_ID = 2**53
 _MAX_REASON = 500
 
 
@@ -87,6 +88,7 @@ class OpenAddresses:
 @dataclass(frozen=True, slots=True)
 class Made:
     id: int
+    took: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,8 @@ def encode(message: Request | Answer) -> bytes:
         case OpenAddresses(id, request, openings):
             listed = [[str(address), seconds] for address, seconds in openings]
             fields = {"op": "open", "id": id, "request": request, "openings": listed}
-        case Made(id):
-            fields = {"op": "made", "id": id}
+        case Made(id, took):
+            fields = {"op": "made", "id": id, "took": took}
         case NatReady(id):
             fields = {"op": "ready", "id": id}
         case Failed(id, reason):
@@ -184,41 +186,41 @@ def encode(message: Request | Answer) -> bytes:
 
 def decode_request(data: bytes) -> Request:
     """What the server asks of netd. Raises MessageError, nothing else, whatever the bytes."""
-    match _fields(data):
+    match fields_of(data):
         case {"op": "create", "id": id, "spec": dict(spec), **rest} if not rest:
-            return Create(_identifier(id), SegmentSpec.from_message(spec))
+            return Create(id_of(id), SegmentSpec.from_message(spec))
         case {"op": "adopt", "id": id, **rest} if not rest:
-            return Adopt(_identifier(id))
+            return Adopt(id_of(id))
         case {"op": "release", "id": id, **rest} if not rest:
-            return Release(_identifier(id))
+            return Release(id_of(id))
         case {"op": "counters", "id": id, "request": request, **rest} if not rest:
-            return ReadCounters(_identifier(id), _identifier(request))
+            return ReadCounters(id_of(id), id_of(request))
         case {"op": "flows", "id": id, "request": request, **rest} if not rest:
-            return ListFlows(_identifier(id), _identifier(request))
+            return ListFlows(id_of(id), id_of(request))
         case {"op": "open", "id": id, "request": request, "openings": list(openings), **rest} if not rest:
-            return OpenAddresses(_identifier(id), _identifier(request), _openings(openings))
+            return OpenAddresses(id_of(id), id_of(request), _openings(openings))
     raise MessageError("unknown request")
 
 
 def decode_answer(data: bytes) -> Answer:
     """What netd tells the server. Raises MessageError, nothing else, whatever the bytes."""
-    match _fields(data):
-        case {"op": "made", "id": id, **rest} if not rest:
-            return Made(_identifier(id))
+    match fields_of(data):
+        case {"op": "made", "id": id, "took": list(took), **rest} if not rest:
+            return Made(id_of(id), durations_of(took))
         case {"op": "ready", "id": id, **rest} if not rest:
-            return NatReady(_identifier(id))
+            return NatReady(id_of(id))
         case {"op": "failed", "id": id, "reason": str(reason), **rest} if not rest:
-            return Failed(_identifier(id), reason[:_MAX_REASON])
+            return Failed(id_of(id), reason[:_MAX_REASON])
         case {"op": "sick", "id": id, "reason": str(reason), **rest} if not rest:
-            return NatSick(_identifier(id), reason[:_MAX_REASON])
+            return NatSick(id_of(id), reason[:_MAX_REASON])
         case {"op": "relieved", "id": id, "connections": number, "reason": str(reason), **rest} if not rest:
-            return Relieved(_identifier(id), _identifier(number), reason[:_MAX_REASON])
+            return Relieved(id_of(id), id_of(number), reason[:_MAX_REASON])
         case {"op": "counted", "id": id, "request": request, "counters": counters, **rest} if not rest:
-            return Counted(_identifier(id), _identifier(request), _counters(counters))
+            return Counted(id_of(id), id_of(request), counters_of(counters))
         case {"op": "listed", "id": id, "request": request, **rest} if not rest:
-            return Listed(_identifier(id), _identifier(request))
+            return Listed(id_of(id), id_of(request))
         case {"op": "opened", "id": id, "request": request, "done": bool(done), **rest} if not rest:
-            return Opened(_identifier(id), _identifier(request), done)
+            return Opened(id_of(id), id_of(request), done)
         case {"op": "host", "addresses": list(addresses), **rest} if not rest:
             return HostAddresses(_addresses(addresses))
     raise MessageError("unknown answer")
@@ -246,30 +248,6 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
         cut = "descriptors" if flags & socket.MSG_CTRUNC else "data"
         raise TruncatedMessage(data, f"{cut} of a message did not fit (out of file descriptors?)")
     return data, list(descriptors)
-
-
-def _fields(data: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise MessageError(f"not JSON: {error}") from error
-    if type(fields) is not dict:
-        raise MessageError("not a JSON object")
-    return fields
-
-
-def _identifier(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= _MAX_ID:
-        raise MessageError("not an id")
-    return value
-
-
-def _counters(value: Any) -> dict[str, int] | None:
-    if value is None:
-        return None
-    if type(value) is not dict or not all(type(packets) is int for packets in value.values()):
-        raise MessageError("not counters")
-    return value
 
 
 def _openings(values: list[Any]) -> tuple[tuple[IPv4Address, int], ...]:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from netns import conntrack, features, link, nftables, queues, ruleset, shaping, tap
 from netns.errors import RulesRefused, SegmentError, describe_os_error
 from netns.spec import GATEWAY, REDIRECTED_DNS_PORT, SegmentSpec
+from netns.stopwatch import Stopwatch
 from netns.syscalls import Namespace, setns, unshare
 
 Result = TypeVar("Result")
@@ -69,9 +70,17 @@ class Workshop:
             waiting.result()
         return pool
 
-    def submit(self, job: Callable[[], Result]) -> Future[Result]:
-        """Run ``job`` in a fresh namespace of its own, which goes away unless the job keeps its fd."""
-        return self._makers.submit(self._run, lambda: unshare(Namespace.NET), job)
+    def submit(self, job: Callable[[], Result], begun: Callable[[], None] = lambda: None) -> Future[Result]:
+        """Run ``job`` in a fresh namespace of its own, which goes away unless the job keeps its fd.
+
+        ``begun`` is called on the thread when its turn has come.
+        """
+
+        def enter() -> None:
+            begun()
+            unshare(Namespace.NET)
+
+        return self._makers.submit(self._run, enter, job)
 
     def submit_inside(self, netns: int, job: Callable[[], Result]) -> Future[Result]:
         """Run ``job`` in the namespace behind the descriptor ``netns``."""
@@ -94,21 +103,30 @@ class Workshop:
             setns(self._parking, Namespace.NET)
 
 
-def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], allow_ping: bool) -> Interior:
+def make_interior(
+    spec: SegmentSpec,
+    nft: str,
+    hosts: frozenset[IPv4Network],
+    allow_ping: bool,
+    watch: Stopwatch | None = None,
+) -> Interior:
     """Build a tunnel's LAN in the calling thread's fresh namespace: TAPs, rules, addresses, sockets.
 
     Rules and interfaces are made side by side; no frame can come before both stand, since neither TAP has
     left this process. Raises SegmentError, with everything undone.
     """
-    interior = Interior()
+    interior, watch = Interior(), watch or Stopwatch()
     with _closed_on_error(interior):
         try:
             interior.netns = _own_namespace()
+            watch.step()
             interior.tap = tap.open_tap("tap0")
             tap.make_tap("tap1")
+            watch.step()
             with _rules(nft, ruleset.render(spec, hosts, allow_ping)):
                 link.configure_links()
                 interior.route = _route_socket(spec)
+            watch.step()
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
@@ -117,6 +135,7 @@ def make_interior(spec: SegmentSpec, nft: str, hosts: frozenset[IPv4Network], al
                 interior.redirected_udp = _dns_socket(socket.SOCK_DGRAM, REDIRECTED_DNS_PORT)
                 interior.redirected_tcp = _dns_socket(socket.SOCK_STREAM, REDIRECTED_DNS_PORT)
             interior.netlink = nftables.open_netlink().detach()
+            watch.step()
         except OSError as error:
             raise SegmentError(describe_os_error("cannot make the tunnel's namespace", error)) from error
     return interior

@@ -16,10 +16,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from ipaddress import IPv4Network
 from typing import TypeVar
 
-from netns import files, messages
+from netns import files, messages, pings
 from netns.announcing import Announcer
 from netns.children import Child, Children
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
@@ -29,9 +28,8 @@ from netns.lines import log
 from netns.messages import Adopt, Create, Release
 from netns.namespace import Interior, make_interior
 from netns.nat import NatDriver, load_driver
-from netns.pings import ping_permitted
 from netns.programs import find_program
-from netns.segments import Segment, start_nat
+from netns.segments import Order, Segment, start_nat
 from netns.spec import SegmentSpec
 from netns.syscalls import Prctl, prctl, set_process_name
 from netns.tcpmemory import TcpMemoryWatch
@@ -153,16 +151,16 @@ class Netd:
         except (RuntimeError, NetnsError, OSError) as error:
             self._tell(messages.Failed(identifier, str(error)))
             return
-        hosts = self._hosts.networks
-        ping = ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
+        order = Order(identifier, spec, self._hosts.networks)
+        ping = pings.ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
         self._making[identifier] = self._jobs.make(
-            lambda: make_interior(spec, nft, hosts, ping),
-            lambda future: self._created(identifier, spec, hosts, future),
+            lambda: make_interior(spec, nft, order.hosts, ping, order.watch),
+            lambda future: self._created(order, future),
+            order.watch.step,
         )
 
-    def _created(
-        self, identifier: int, spec: SegmentSpec, hosts: frozenset[IPv4Network], future: Future[Interior]
-    ) -> None:
+    def _created(self, order: Order, future: Future[Interior]) -> None:
+        identifier = order.identifier
         wanted = self._making.get(identifier) is future
         if wanted:
             del self._making[identifier]
@@ -176,26 +174,28 @@ class Netd:
         if not wanted:
             interior.close()
             return
-        segment = Segment(interior, hosts)
+        segment = Segment(interior, order.hosts)
         try:
             segment.sync_hosts(self._hosts.networks)
-            self._hand_over(identifier, segment, spec)
+            self._hand_over(order, segment)
         except (RuntimeError, OSError) as error:
             interior.close()
             reason = describe_os_error("cannot start the NAT", error) if isinstance(error, OSError) else error
             self._tell(messages.Failed(identifier, str(reason)))
 
-    def _hand_over(self, identifier: int, segment: Segment, spec: SegmentSpec) -> None:
+    def _hand_over(self, order: Order, segment: Segment) -> None:
         """Start the NAT process and give the server its side of everything. Raises NatError, OSError."""
+        identifier, watch = order.identifier, order.watch
         with contextlib.ExitStack() as undo:
-            nat = start_nat(self._driver, segment.interior, spec, undo)
+            watch.resume()
+            nat = start_nat(self._driver, segment.interior, order.spec, undo)
+            watch.step()
             deadline = time.monotonic() + READY_TIMEOUT_S
             ready = functools.partial(self._nat_ready, identifier, segment)
             segment.nat = self._children.watch(nat.pid, os.dup(nat.ready), deadline, ready)
             self._segments[identifier] = segment
-            handles = {**nat.handles, "process": segment.nat.pidfd}
-            names = messages.HANDLES + (messages.REDIRECT_HANDLES if spec.redirect_dns else ())
-            self._tell(messages.Made(identifier), [handles[name] for name in names])
+            made = messages.Made(identifier, watch.took)
+            self._tell(made, nat.descriptors(segment.nat.pidfd, order.spec))
         segment.handed_over()
 
     def _nat_ready(self, identifier: int, segment: Segment) -> None:

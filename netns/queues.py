@@ -12,8 +12,8 @@ from typing import Final
 
 from netns import netlink, shaping
 
-COUNTER: Final = "full_queue"
-"""Name of the number, beside nft's named counters."""
+COUNTERS: Final = {"tap0": "full_queue_tx", "tap1": "full_queue_rx"}
+"""Names of the numbers, beside nft's named counters, by interface: towards the guest, and from it."""
 
 _GET_LINK, _GET_QDISC = 18, 38
 _REQUEST, _DUMP = 0x1, 0x300
@@ -31,21 +31,25 @@ def open_route() -> socket.socket:
 
 
 def read_lost(route: socket.socket, early: int | None) -> dict[str, int]:
-    """Packets lost since the start, of both interfaces together, by `COUNTER` and `shaping.COUNTER`.
+    """Packets lost since the start, by `COUNTERS` and `shaping.COUNTERS`.
 
     Of tap1 those since the tunnel is ready: ``early`` is `Segment.early_losses`. Raises OSError.
     """
-    lost = {COUNTER: 0, shaping.COUNTER: 0}
+    lost = dict.fromkeys((*COUNTERS.values(), *shaping.COUNTERS.values()), 0)
+    names: dict[int, str] = {}
     for payload in _dump(route, _GET_LINK, bytes(16)):
         attributes = dict(netlink.attributes(payload[16:]))
         dropped = _tx_dropped(attributes)
-        if attributes.get(_IFLA_IFNAME) == b"tap1\0":
-            dropped -= dropped if early is None else early
-        lost[COUNTER] += dropped
+        name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode()
+        if name in COUNTERS:
+            names[struct.unpack_from("=i", payload, 4)[0]] = name  # ifi_index
+            not_the_guests = (dropped if early is None else early) if name == "tap1" else 0
+            lost[COUNTERS[name]] += dropped - not_the_guests
     for payload in _dump(route, _GET_QDISC, bytes(20)):
-        if struct.unpack_from("=I", payload, 12)[0] == _ROOT:  # tcm_parent: those behind it count in it
+        index, parent = struct.unpack_from("=i4xI", payload, 4)  # tcm_ifindex, tcm_parent
+        if parent == _ROOT and index in names:  # those behind it count in it
             kind, dropped = _queueing_discipline(dict(netlink.attributes(payload[20:])))
-            lost[shaping.COUNTER if kind == shaping.KIND else COUNTER] += dropped
+            lost[(shaping.COUNTERS if kind == shaping.KIND else COUNTERS)[names[index]]] += dropped
     return lost
 
 

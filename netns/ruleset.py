@@ -47,9 +47,11 @@ DENIED_COUNTERS = (
 _SILENT = ("limit_fragments", "limit_dns", "limit_new_flows", "limit_server", shaping.PINGS_COUNTER)
 LIMIT_COUNTERS = (*_SILENT, "limit_tcp", "limit_udp", "limit_redirected_dns")
 """Counters of packets that a limit refused."""
-LOST_COUNTERS = (*_SILENT, shaping.COUNTER, queues.COUNTER)
-"""Those of packets dropped without an answer, for a limit or a full queue; the last two are not of nft."""
-COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, "invalid", "ipv6", "icmp_errors")
+LOST_COUNTERS = (*_SILENT, *shaping.COUNTERS.values(), *queues.COUNTERS.values())
+"""Those of packets dropped without an answer, for a limit or a full queue; the last four are not of nft."""
+IGNORED_COUNTERS = ("invalid", "ipv6", "icmp_errors")
+"""Those of packets that are neither refused nor lost."""
+COUNTERS = (*DENIED_COUNTERS, *LIMIT_COUNTERS, *answers.COUNTERS, *IGNORED_COUNTERS)
 
 FRAGMENTS_PER_SECOND = 200
 """Enough for 20 datagrams of 15 KB a second; the kernel bounds their memory at 4 MiB a namespace."""

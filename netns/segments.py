@@ -4,16 +4,27 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from netns import conntrack, link, nftables, queues
+from netns import conntrack, link, messages, nftables, queues
 from netns.children import Child
 from netns.jobs import Jobs
 from netns.namespace import Interior
 from netns.nat import NatDriver
 from netns.spec import SegmentSpec
+from netns.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A tunnel's namespace that is being made, and how long that takes."""
+
+    identifier: int
+    spec: SegmentSpec
+    hosts: frozenset[IPv4Network]
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 @dataclass(slots=True)
@@ -104,6 +115,12 @@ class NatProcess:
     pid: int
     ready: int
     handles: dict[str, int]
+
+    def descriptors(self, process: int, spec: SegmentSpec) -> list[int]:
+        """What the server gets of the tunnel, in order; ``process``: its pidfd."""
+        handles = {**self.handles, "process": process}
+        names = messages.HANDLES + (messages.REDIRECT_HANDLES if spec.redirect_dns else ())
+        return [handles[name] for name in names]
 
 
 def start_nat(

@@ -16,8 +16,8 @@ from typing import Final
 from netns import netlink
 from netns.errors import SegmentError
 
-COUNTER: Final = "limit_bytes"
-"""Name of the number of packets that found the queue full, beside nft's named counters."""
+COUNTERS: Final = {"tap0": "limit_bytes_tx", "tap1": "limit_bytes_rx"}
+"""Names of the numbers of packets that found the queue full, beside nft's named counters, by interface."""
 PINGS_COUNTER: Final = "limit_pings"
 PINGS_PER_SECOND: Final = 10
 """Answers to pings of the gateway, where there is a queue that they wait in: that charges them to the one

@@ -39,6 +39,7 @@ _RESTART_DELAYS_S = (0.05, 0.2, 1.0, 2.0)
 _STABLE_S = 30.0
 _NETD_END_S = 4.0
 _END_NOW_S = 5.0
+_NEVER = float("inf")
 _SAYINGS_PER_TURN = 16
 
 
@@ -66,10 +67,10 @@ class Supervisor:
         self._netd_command = netd_command
         self._control, self._server_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._server = 0
-        self._server_talks = True
         self._stopping = False
         self._stop_signals = StopSignals()
         self._kill_due: float | None = None
+        self._gone_due = _NEVER
         self._arrived: deque[int] = deque()
         self._netd = 0
         self._netd_started = 0.0
@@ -115,9 +116,10 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Until a signal, a child's end, a word of the server, or something is due."""
-        due = [at for at in (self._netd_due, self._report.question_due, self._kill_due) if at is not None]
-        timeout = max(0.0, min(due) - time.monotonic()) if due else None
-        watched = [self._wake, self._control.fileno()] if self._server_talks else [self._wake]
+        times = (self._netd_due, self._report.question_due, self._kill_due, self._gone_due)
+        due = min(at for at in times if at is not None)
+        timeout = max(0.0, due - time.monotonic()) if due < _NEVER else None
+        watched = [self._wake, self._control.fileno()] if self._gone_due == _NEVER else [self._wake]
         readable, _, _ = select.select(watched, [], [], timeout)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
@@ -134,7 +136,7 @@ class Supervisor:
             except OSError:
                 saying = b""
             if not saying:
-                self._server_talks = False  # it is going; `_reap` will tell
+                self._gone_due = time.monotonic() + _END_NOW_S  # it is going; `_reap` will tell
                 return
             if assignments := self._report.said(saying, time.monotonic()):
                 self._notifier.tell(*assignments)
@@ -196,12 +198,20 @@ class Supervisor:
             except ChildProcessError:
                 return None
             if pid == 0:
-                return None
+                return self._held_up()
             if pid == self._server:
                 self._server = 0
                 return os.waitstatus_to_exitcode(status)
             if pid == self._netd:
                 self._netd_ended(os.waitstatus_to_exitcode(status))
+
+    def _held_up(self) -> int | None:
+        """The status of a server that has said its last word, and whose end the kernel holds up."""
+        if time.monotonic() < self._gone_due:
+            return None
+        say("the server has ended, but a disk that does not answer holds its process: nobody waits for that")
+        self._signal_server(signal.SIGKILL)
+        return 0 if self._stopping else 1
 
     def _netd_ended(self, status: int) -> None:
         self._netd = 0
@@ -222,8 +232,7 @@ class Supervisor:
         self._control.close()
         until = time.monotonic() + _NETD_END_S
         while self._netd and time.monotonic() < until:
-            pid, _ = os.waitpid(self._netd, os.WNOHANG)
-            if pid:
+            if os.waitpid(self._netd, os.WNOHANG)[0]:
                 self._netd = 0
             else:
                 time.sleep(0.01)

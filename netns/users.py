@@ -7,7 +7,8 @@ import os
 import pwd
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from netns.errors import LaunchError
@@ -19,9 +20,10 @@ _SCRATCH = "/tmp"  # only a mount point, in a mount namespace of our own
 _TUN_DEVICE = os.makedev(10, 200)
 
 
-def become_service_user(name: str) -> None:
+def become_service_user(name: str, folders: Iterable[str] = ()) -> None:
     """Leave root for the user ``name``: private mounts first, then no groups, its gid, its uid.
 
+    ``folders``: absolute paths where it is going to write; made for it where they are missing.
     Raises LaunchError with the setting to change.
     """
     user = _find_user(name)
@@ -33,7 +35,7 @@ def become_service_user(name: str) -> None:
             f"started by root but without its capabilities ({error}): start as an ordinary user instead"
         ) from error
     try:
-        expose(_code_folders(), user.pw_uid)
+        expose([*_code_folders(), *_own_folders(folders, user)], user.pw_uid)
         if not _may_use(TUN, user):
             _private_tun(user)
         os.setgroups([])
@@ -45,6 +47,25 @@ def become_service_user(name: str) -> None:
             "ordinary user, or as root of the host"
         ) from error
     prctl(Prctl.SET_DUMPABLE, 1)  # or /proc/self/uid_map would belong to root
+
+
+def _own_folders(paths: Iterable[str], user: pwd.struct_passwd) -> Iterator[Path]:
+    """Those of the folders that the user may enter; one that is missing is made, and is the user's.
+
+    One that is there stays whose it is. Where it cannot be made, whoever writes there says why.
+    """
+    for path in map(Path, paths):
+        with suppress(OSError):
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                os.fchown(fd, user.pw_uid, user.pw_gid)
+            finally:
+                os.close(fd)
+        with suppress(OSError):
+            if path.is_dir() and _may_pass(path.stat(), user.pw_uid):
+                yield path
 
 
 def check_user_setting(name: str) -> None:

@@ -8,7 +8,11 @@ from typing import Final
 
 import structlog
 
+from aero_l2.observe.capture.captures import Captures
+from aero_l2.tasks import unless
+
 REMIND_S: Final = 60.0
+LEAST_FINISH_S: Final = 1.0
 
 _log = structlog.get_logger("aero_l2.app")
 
@@ -37,3 +41,11 @@ async def remind(tunnels: Callable[[], int], drain_s: float, every_s: float = RE
     while True:
         await asyncio.sleep(every_s)
         _log.info("still draining", tunnels=tunnels(), left_s=round(max(0.0, over_at - loop.time())))
+
+
+async def finish(captures: Captures, timeout_s: float, ending: Ending) -> None:
+    """Let captures get into their files: for so long, unless told to end at once, and a moment more."""
+    await unless(ending.at_once, captures.finish(max(0.0, timeout_s)))
+    incomplete = await captures.finish(LEAST_FINISH_S)
+    if incomplete:
+        _log.error("captures are not complete, the disk does not answer", captures=incomplete)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -45,5 +46,7 @@ def command(
     launch = [sys.executable, "-I", "-m", "netns.launch", "--driver", DRIVER, "--search-path", path]
     launch += ["--max-tcp-memory", str(settings.max_tcp_memory or share_of_guests())]
     launch += ["--user", settings.user] if settings.user else []
+    if server == SERVER and settings.capture_dir:  # it is made where it is missing
+        launch += ["--folder", os.path.abspath(settings.capture_dir)]
     launch += ["--settings-fd", str(descriptor), "--", sys.executable, "-I", "-m", server, *options]
     return launch, descriptor

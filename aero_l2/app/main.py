@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -17,8 +18,10 @@ from aero_l2.config.handover import read as read_settings
 from aero_l2.config.load import Loaded, load
 from aero_l2.config.sources import Sources
 from aero_l2.door.listening import shown
-from aero_l2.errors import ConfigError
+from aero_l2.errors import CaptureUnavailable, ConfigError
 from aero_l2.observe import log
+from aero_l2.observe.capture import folder
+from aero_l2.observe.capture.rules import CaptureRules
 from netns import seccomp
 from netns.errors import LaunchError
 from netns.supervisor import CONTROL_FD_VARIABLE, SETTINGS_FD_VARIABLE
@@ -39,20 +42,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         budget = raise_file_limit(loaded.settings)
         seccomp.install()
+        captures = CaptureRules.of(loaded.settings)
+        if captures is not None:
+            folder.prepare(captures.folder)
     except LaunchError as error:
         sys.exit(cannot_start(str(error)))
+    except CaptureUnavailable as error:
+        sys.exit(cannot_start(f"{loaded.name_of('capture_dir')}: {error}"))
     with asyncio.Runner(loop_factory=new_event_loop()) as runner:
         environment = Environment(
             sources=sources,
             settings=loaded.settings,
             warnings=(*loaded.warnings, *unheard),
             listen_setting=loaded.name_of("listen"),
+            metrics_setting=loaded.name_of("metrics_listen"),
             budget=budget,
             control=control,
             sockets=sockets,
             ready_stdout=options.ready_stdout,
         )
         status = runner.run(run(environment))
+        with contextlib.suppress(OSError):  # no word comes any more, even if a disk keeps this from ending
+            control.shutdown(socket.SHUT_RDWR)
         end(status)
 
 

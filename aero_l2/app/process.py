@@ -33,7 +33,8 @@ def raise_file_limit(settings: Settings) -> FileBudget:
             f"{hard} file descriptors are too few: at least {LEAST_FILES} are needed (LimitNOFILE, ulimit -n)"
         )
     redirects_dns = DomainLists.of(settings).own_dns
-    budget = file_budget(hard, settings.max_pending_dns, redirects_dns=redirects_dns)
+    captures = settings.capture_dir is not None
+    budget = file_budget(hard, settings.max_pending_dns, redirects_dns=redirects_dns, captures=captures)
     if not 0 < settings.max_connections <= budget.tunnels:
         _log.warning(
             "file descriptors limit the tunnels, raise LimitNOFILE (ulimit -n) for more",

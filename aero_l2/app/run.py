@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from aero_l2.app import helper, memory
-from aero_l2.app.ending import Ending, remind
+from aero_l2.app.ending import Ending, finish, remind
 from aero_l2.app.process import cannot_start, raise_file_limit
 from aero_l2.app.segments import segment_maker
 from aero_l2.app.status import describe, keep_telling
@@ -25,6 +25,8 @@ from aero_l2.door.listening import describe_origins, listen_advice, shown, shown
 from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.observe import log
+from aero_l2.observe.capture.captures import Captures
+from aero_l2.observe.capture.rules import CaptureRules
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.files import FileBudget
 from aero_l2.quota.host import Host
@@ -43,13 +45,14 @@ class Environment:
     """What the server gets from its surroundings.
 
     settings: as they were given; file descriptors may allow fewer tunnels (`budget`).
-    listen_setting: what decided where to listen, in words for people. sockets: to listen on instead.
+    listen_setting, metrics_setting: what decided where to listen, for people. sockets: to listen on instead.
     """
 
     sources: Sources
     settings: Settings
     warnings: tuple[str, ...]
     listen_setting: str
+    metrics_setting: str
     budget: FileBudget
     control: socket.socket
     sockets: tuple[socket.socket, ...]
@@ -64,26 +67,43 @@ async def run(environment: Environment) -> int:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, ending.ask)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    metrics = Metrics()
+    metrics = Metrics(is_on=settings.metrics == "on")
     metrics.python_blocks.set_function(sys.getallocatedblocks)
-    netd = NetdClient(lambda text: _log.error(text), back=lambda: _log.info("the network helper is back"))
+    netd = NetdClient(
+        lambda text: _log.error(text),
+        back=lambda: _log.info("the network helper is back"),
+        account=metrics.netd_request,
+    )
     try:
-        short = ShortForm(settings, environment.sources)
-        opener = segment_maker(settings, netd, metrics, budget.dns_connections).open
-        readiness = Readiness(opener, short.verdict, short.fix)
+        maker = segment_maker(settings, netd, metrics, budget.dns_connections)
     except NetnsError as error:
         return cannot_start(str(error))
+    short = ShortForm(settings, environment.sources)
+    readiness = Readiness(maker.open, short.verdict, short.fix)
     supervisor = Supervised(environment.control, netd, ending)
     sockets = environment.sockets
+    rules = CaptureRules.of(settings)
+    captures = Captures(rules, metrics) if rules is not None else None
     try:
         door = await serve(
-            settings, readiness.open, readiness, metrics, budget=budget, room=Host().room, sockets=sockets
+            settings,
+            readiness.open,
+            readiness,
+            metrics,
+            budget=budget,
+            room=Host().room,
+            sockets=sockets,
+            captures=captures,
         )
     except OSError as error:
         return cannot_start(
             f"{environment.listen_setting}: cannot listen on {shown_address(settings)}: "
             f"{listen_advice(error)}"
         )
+    door.endpoints.scrapes.prepare = maker.processes.look
+    if settings.metrics_listen is not None and (failure := await watch_from(door, environment)):
+        await door.close()
+        return cannot_start(failure)
     _log.info(
         "listening",
         address=" ".join(map(shown, door.addresses)) if sockets else shown_address(settings),
@@ -117,10 +137,26 @@ async def run(environment: Environment) -> int:
     closed = await door.shutdown(ending.at_once)
     for task in (reminding, reporting, *others):
         task.cancel()
+    if captures is not None:
+        left_s = begun + door.drain_s + door.grace_s - loop.time()
+        await finish(captures, min(door.grace_s, left_s), ending)
     await readiness.close()
     netd.detach()
     _log.info("ended", seconds=round(loop.time() - begun, 3), closed=closed)
     return 0
+
+
+async def watch_from(door: DoorServer, environment: Environment) -> str | None:
+    """Serve monitoring at its own address; why that cannot be done, if so."""
+    address = environment.settings.metrics_listen
+    assert address is not None
+    try:
+        await door.monitor.listen(address)
+    except OSError as error:
+        return f"{environment.metrics_setting}: cannot listen on {shown(address)}: {listen_advice(error)}"
+    assert door.monitor.address is not None
+    _log.info("metrics", address=shown(address), port=door.monitor.address[1])
+    return None
 
 
 def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Supervised) -> Reloader:

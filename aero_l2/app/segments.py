@@ -8,10 +8,30 @@ from aero_l2.config import Settings
 from aero_l2.observe.metrics import Metrics
 from aero_l2.policy.domains import DomainLists
 from aero_l2.policy.egress import EgressPolicy
+from aero_l2.services.dns.counts import CacheResult, ResolverCounts, UpstreamFailure
 from aero_l2.services.dns.resolver import Resolver, ResolverSettings
 from aero_l2.session.segment import SegmentMaker
 from aero_l2.session.spec import segment_spec
 from netns.client import NetdClient
+
+
+class ResolverCounters(ResolverCounts):
+    """What the resolver does, as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def looked_up(self, result: CacheResult) -> None:
+        """See `ResolverCounts`."""
+        self._metrics.dns_cache_lookups[result].inc()
+
+    def answered(self, seconds: float) -> None:
+        """See `ResolverCounts`."""
+        self._metrics.dns_upstream_seconds.observe(seconds)
+
+    def failed(self, cause: UpstreamFailure) -> None:
+        """See `ResolverCounts`."""
+        self._metrics.dns_upstream_failures[cause].inc()
 
 
 def segment_maker(
@@ -33,7 +53,9 @@ def segment_maker(
             private_names=settings.allow_private_ips,
             max_cache_entries=settings.max_dns_cache_entries,
             domains=DomainLists.of(settings),
-        )
+        ),
+        counts=ResolverCounters(metrics),
     )
+    metrics.dns_pending.set_function(lambda: resolver.pending)
     spec = segment_spec(settings)
     return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics, dns_connections)

@@ -32,6 +32,7 @@ def about(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str
     yield from _literal_wildcards(fields)
     yield from _wide_openings(fields, given)
     yield from _seconds_meant(fields, given)
+    yield from _endless_captures(fields, given)
     yield from idle.about(fields, given)
 
 
@@ -117,6 +118,19 @@ def _seconds_meant(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Ite
     for field in _NEVER_SO_SHORT:
         if field in given and 0 < fields.get(field, 0) < 1000:
             yield f"{given[field].assignment()} is in milliseconds: less than a second"
+
+
+def _endless_captures(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Iterator[str]:
+    """Whoever may open tunnels decides how much of the disk they take."""
+    if not fields.get("capture_dir") or fields.get("capture_on_demand"):
+        return
+    limits = {
+        "capture_max_files": "AERO_L2_CAPTURE_MAX_FILES",
+        "capture_max_bytes": "AERO_L2_CAPTURE_MAX_BYTES",
+    }
+    missing = [name for field, name in limits.items() if fields.get(field) == 0]
+    if missing:
+        yield f"{given['capture_dir'].subject} may fill its disk: set {' and '.join(missing)}"
 
 
 _RESERVED: Final = IPv4Network("240.0.0.0/4")

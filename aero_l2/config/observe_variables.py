@@ -55,7 +55,12 @@ OBSERVE_THEME: Final = Theme("What an operator sees", (
     ),
     Variable(
         "capture_dir", "AERO_L2_CAPTURE_DIR", "", values.optional_text,
-        "Directory that gets a pcapng file of every tunnel, with all frames both ways; unset: none.", "path",
+        "Directory that gets a pcapng file of every tunnel, with all frames both ways (docs/captures.md); "
+        "unset: none.", "path",
+    ),
+    Variable(
+        "capture_on_demand", "AERO_L2_CAPTURE_ON_DEMAND", "0", values.boolean,
+        "Only tunnels that an operator asks for are captured, instead of every one from its begin.",
     ),
     Variable(
         "capture_max_bytes", "AERO_L2_CAPTURE_MAX_BYTES", "67108864", Number(0, _MAX_BYTES, NO_LIMIT),
@@ -64,11 +69,11 @@ OBSERVE_THEME: Final = Theme("What an operator sees", (
     Variable(
         "capture_flush_interval_ms", "AERO_L2_CAPTURE_FLUSH_INTERVAL_MS", "1000",
         Number(0, _DAY_MS, "at its close"),
-        "How long a captured frame may wait before it is in the file.", "ms",
+        "How long a captured frame may wait before it is in the file; where many wait, it is earlier.", "ms",
     ),
     Variable(
         "capture_max_files", "AERO_L2_CAPTURE_MAX_FILES", "0", Number(0, _MANY, NO_LIMIT),
-        "Files kept in that directory: the newest; those of open tunnels stay in any case.",
+        "Files kept in that directory: the newest; those of open tunnels count, and stay in any case.",
     ),
     Variable(
         "capture_snaplen", "AERO_L2_CAPTURE_SNAPLEN", "0", Number(0, 65_535, "whole frames"),

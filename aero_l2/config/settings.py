@@ -109,6 +109,7 @@ class Settings:
     audit_max_files: int
     audit_dns: bool
     capture_dir: str | None
+    capture_on_demand: bool
     capture_max_bytes: int
     capture_flush_interval_ms: int
     """0: a capture reaches its file when it is closed."""

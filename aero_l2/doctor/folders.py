@@ -25,10 +25,14 @@ _LONGEST_SOCKET: Final = 107
 
 def captures(subject: Subject) -> Iterator[Finding]:
     """AERO_L2_CAPTURE_DIR."""
-    if subject.settings.capture_dir:
-        subject.become_user()
-        path = Path(subject.settings.capture_dir)
-        yield from _folder(CAPTURES, "AERO_L2_CAPTURE_DIR", path, subject, may_be_made=True)
+    if not subject.settings.capture_dir:
+        return
+    path = Path(os.path.abspath(subject.settings.capture_dir))
+    if subject.is_root and not path.exists() and os.access(_above(path), os.W_OK):
+        yield ok(CAPTURES, f"{path} will be made for {subject.user}, by root", path=str(path))
+        return
+    subject.become_user(*([str(path)] if path.is_dir() else []))
+    yield from _folder(CAPTURES, "AERO_L2_CAPTURE_DIR", path, subject, may_be_made=True)
 
 
 def audit(subject: Subject) -> Iterator[Finding]:
@@ -77,13 +81,18 @@ def _is_served(path: str) -> bool:
     return True
 
 
+def _above(path: Path) -> Path:
+    """It, or the nearest above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
 def _folder(
     check: str, setting: str, path: Path, subject: Subject, *, may_be_made: bool = False
 ) -> Iterator[Finding]:
     """By making a file without a name there, or where the folder would be made."""
-    where = path
-    while may_be_made and not where.exists() and where != where.parent:
-        where = where.parent
+    where = _above(path) if may_be_made else path
     try:
         with tempfile.TemporaryFile(dir=where):
             pass

@@ -47,7 +47,8 @@ def of_limits(subject: Subject) -> Iterator[Finding]:
         yield problem(PREFIX + "files", text, *_fix("files", "", subject.place), nofile=hard)
         return
     redirects = DomainLists.of(settings).own_dns
-    budget = file_budget(hard, settings.max_pending_dns, redirects_dns=redirects)
+    captures = settings.capture_dir is not None
+    budget = file_budget(hard, settings.max_pending_dns, redirects_dns=redirects, captures=captures)
     found = capacity(settings.max_connections, budget.tunnels, Host().room(0), 0)
     yield from judged(found, subject.place)
 

@@ -39,7 +39,7 @@ class Subject:
         except KeyError:
             return self.user
 
-    def become_user(self) -> None:
-        """Be the service user, as the supervisor becomes it. Raises LaunchError."""
+    def become_user(self, *folders: str) -> None:
+        """Be the service user, as the supervisor becomes it, that sees these folders. Raises LaunchError."""
         if os.geteuid() == 0:
-            users.become_service_user(self.user)
+            users.become_service_user(self.user, folders)

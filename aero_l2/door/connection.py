@@ -7,16 +7,15 @@ reading head → answering (half-closed, rest of the input discarded) → gone
 from __future__ import annotations
 
 import asyncio
-import enum
 import time
-from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 from aero_l2.auth.modes import Admitted
+from aero_l2.door.answering import Answering, Step
 from aero_l2.door.endpoints import Tunnelled
 from aero_l2.door.handshake import ENDING, FAULT, Refusal, Upgrade, accept, judge, not_now, refusal_of
-from aero_l2.door.http import BadRequest, HeadReader, RequestHead, Response, text_response
-from aero_l2.door.ports import Door, end_writing, prepare_socket
+from aero_l2.door.http import RequestHead, Response, text_response
+from aero_l2.door.ports import Door
 from aero_l2.door.resume import ResumeOffer, resume_offer
 from aero_l2.errors import AtCapacity, Overloaded, SegmentUnavailable
 from aero_l2.session.registry import Holder
@@ -24,90 +23,45 @@ from aero_l2.tasks import spawn
 from aero_l2.web.forwarded import Via, client_group
 from aero_l2.wire.framing import Framing
 
-LINGER_S: Final = 1.0
 MAX_EARLY_BYTES: Final = 64 * 1024
 
 
-class _Step(enum.Enum):
-    READING = enum.auto()
-    ANSWERING = enum.auto()
-    UPGRADING = enum.auto()
-    DONE = enum.auto()
-
-
-class Connection(asyncio.Protocol):
+class Connection(Answering):
     """Protocol of a fresh TCP connection; see the module for its steps."""
 
     def __init__(self, door: Door) -> None:
+        super().__init__(door)
         self._door = door
-        self._step = _Step.READING
-        self._reader = HeadReader(door.max_head_bytes)
         self._early = b""
         self._client = ""
-        self._timer: asyncio.TimerHandle | None = None
         self._upgrade: asyncio.Task[None] | None = None
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock for the request."""
-        self._transport = cast(asyncio.Transport, transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            prepare_socket(sock)
-        self._set_timer(self._door.head_timeout_s, self._head_too_slow)
-        self._door.waits(self)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the request, or of a client that does not wait for its 101."""
-        if self._step is _Step.UPGRADING:
+        if self._step is Step.UPGRADING:
             self._keep_early(data)
-        elif self._step is _Step.READING:
-            self._read_head(data)
-
-    def eof_received(self) -> bool:
-        """The client ends its side; so do we, once what we wrote is sent."""
-        return False
+        else:
+            super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Undo what was begun for this client."""
-        self._step = _Step.DONE
-        self._stop_timer()
-        self._door.left(self)
+        super().connection_lost(exc)
         if self._upgrade is not None:
             self._upgrade.cancel()
 
-    def drop(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
     def refuse_for_shutdown(self) -> None:
         """Answer an upgrade that is under way with 503: no tunnel opens any more."""
-        if self._step is _Step.UPGRADING and self._upgrade is not None:
+        if self._step is Step.UPGRADING and self._upgrade is not None:
             self._refuse(ENDING)
             self._upgrade.cancel()
 
-    @property
-    def address(self) -> str:
-        """The peer's address; empty where it has none."""
-        return self._peername[0]
-
     # -- request
-
-    def _read_head(self, data: bytes) -> None:
-        try:
-            found = self._reader.feed(data)
-            if found is not None:
-                self._stop_timer()
-                self._serve(*found)
-        except BadRequest as bad:
-            self._reject(bad.response)
 
     def _serve(self, head: RequestHead, rest: bytes) -> None:
         how = self._door.rules.via(self.address, head)
         response = self._door.respond(head, how)
         if response is not None:
-            self._answer(response, head_only=head.method == "HEAD")
+            self._give(response, head_only=head.method == "HEAD")
             return
         self._client = client_group(how.client)
         tunnelled = self._door.endpoints.tunnelled(head.path) or Tunnelled()
@@ -126,7 +80,7 @@ class Connection(asyncio.Protocol):
             return
         framing = self._door.framing(tunnelled.framing)
         offer = resume_offer(head, framing)
-        self._step = _Step.UPGRADING
+        self._step = Step.UPGRADING
         self._door.entered(self)
         if not self._keep_early(rest):
             return
@@ -165,12 +119,6 @@ class Connection(asyncio.Protocol):
             self._upgrade.cancel()
         return False
 
-    def _head_too_slow(self) -> None:
-        if self._reader.is_empty and self._transport is not None:
-            self._transport.close()
-        else:
-            self._reject(text_response(408, "request took too long"))
-
     # -- upgrade
 
     async def _become_tunnel(
@@ -186,7 +134,7 @@ class Connection(asyncio.Protocol):
             async with self._door.tunnels.prepare(
                 self._peer, holder, framing, expires_at, resumable=offer is not None
             ) as tunnel:
-                if self._step is not _Step.UPGRADING or transport.is_closing():
+                if self._step is not Step.UPGRADING or transport.is_closing():
                     return
                 self._switch(transport, switching)
                 await tunnel.run(transport, self._early)
@@ -196,7 +144,7 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal_of(failure), admitted.principal)
         except Exception:
             self._refuse(FAULT, admitted.principal)
-            if self._step is _Step.DONE:
+            if self._step is Step.DONE:
                 transport.abort()  # the 101 is out, and nobody else may have taken the connection over
             raise
 
@@ -216,7 +164,7 @@ class Connection(asyncio.Protocol):
             AtCapacity: the client's new address has no permit left.
             Overloaded: the secret was good for nothing in the end, and nobody else would have come this far.
         """
-        if offer.secret is None or self._step is not _Step.UPGRADING or transport.is_closing():
+        if offer.secret is None or self._step is not Step.UPGRADING or transport.is_closing():
             return False
         tunnel = self._door.tunnels.redeem(offer.secret, holder)
         if tunnel is None:
@@ -230,24 +178,14 @@ class Connection(asyncio.Protocol):
 
     def _switch(self, transport: asyncio.Transport, switching: bytes) -> None:
         """Say 101: from here on the connection is a tunnel's."""
-        self._step = _Step.DONE
+        self._step = Step.DONE
         self._door.left(self)
         transport.write(switching)
-
-    @property
-    def _peer(self) -> str:
-        address, port = self._peername
-        return f"{address}:{port}" if address else "unknown"
-
-    @property
-    def _peername(self) -> tuple[str, int]:
-        name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return (name[0], name[1]) if isinstance(name, tuple) else ("", 0)
 
     # -- answer
 
     def _refuse(self, refusal: Refusal, principal: str | None = None) -> None:
-        if self._step is _Step.DONE:
+        if self._step is Step.DONE:
             return
         refusal.count(self._door.metrics)
         self._door.log.write(
@@ -262,39 +200,6 @@ class Connection(asyncio.Protocol):
         )
         self._answer(refusal.response())
 
-    def _reject(self, response: Response) -> None:
-        """Answer what is no request, or no handshake; `response` says in our own words why."""
-        text = response.body.decode()
-        self._door.log.write("info", "request refused", text, peer=self._peer, status=response.status)
-        self._answer(response)
-
     def _answer(self, response: Response, *, head_only: bool = False) -> None:
-        """Write the answer, half-close, and discard what still comes for a while.
-
-        Closing with unread bytes would make the kernel reset the connection and could destroy the answer on
-        its way (RFC 9112 §9.6).
-        """
-        transport = self._transport
-        if transport is None or self._step in (_Step.ANSWERING, _Step.DONE):
-            return
-        self._step = _Step.ANSWERING
         self._early = b""
-        self._door.waits(self)
-        transport.write(response.serialize(head_only=head_only))
-        end_writing(transport)
-        self._set_timer(LINGER_S, self._linger_over)
-
-    def _linger_over(self) -> None:
-        """Close; a client that has not taken its answer by then gets a last stretch of the same length."""
-        assert self._transport is not None
-        self._set_timer(LINGER_S, self.drop)
-        self._transport.close()
-
-    def _set_timer(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(seconds, callback)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        super()._answer(response, head_only=head_only)

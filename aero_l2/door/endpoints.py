@@ -1,13 +1,15 @@
-"""Routes a request head to an operational endpoint, to the upgrade, or to an error. Pure."""
+"""Routes a request head to an operational endpoint, to the upgrade, or to an error."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from aero_l2.door.http import RequestHead, Response, text_response
 from aero_l2.observe.metrics import CONTENT_TYPE, Metrics
+from aero_l2.observe.scrape import Scrapes
 from aero_l2.quota.capacity import Capacity
 from aero_l2.wire.framing import FramingName
 
@@ -51,11 +53,27 @@ class Tunnelled:
     token: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """An answer whose body takes a while; nobody may cancel that, for others may wait for it, too."""
+
+    body: asyncio.Future[bytes]
+    content_type: str
+
+    def response(self, body: bytes) -> Response:
+        """The answer once the body is there."""
+        return Response(200, body, self.content_type)
+
+
+Answer = Response | Delayed
+
+
 @dataclass(slots=True)
 class Endpoints:
     """State behind the endpoints; `draining` is set when the shutdown begins.
 
-    raw_frames: whether there are tunnels of raw frames, which v86 wants.
+    raw_frames: whether there are tunnels of raw frames, which v86 wants. has_monitor: whether another
+    listener answers what is for monitoring.
     """
 
     build: BuildInfo
@@ -64,14 +82,25 @@ class Endpoints:
     draining: bool = False
     raw_frames: bool = False
     pressure: Bearing | None = None
+    has_monitor: bool = False
+    scrapes: Scrapes = field(init=False)
 
-    def route(self, head: RequestHead) -> Response | None:
+    def __post_init__(self) -> None:
+        self.scrapes = Scrapes(self.metrics)
+
+    def route(self, head: RequestHead) -> Answer | None:
         """The answer to a request, None where it asks for a tunnel and the upgrade has to decide."""
         if self.tunnelled(head.path) is not None:
             if head.method != "GET":
                 return text_response(405, "method not allowed", ("Allow", "GET"))
             return None if is_upgrade(head) else text_response(400, "this is a WebSocket endpoint")
-        if head.path not in _ENDPOINTS:
+        if self.has_monitor and head.path in _MONITORED:
+            return text_response(404, "not found")
+        return self.monitored(head)
+
+    def monitored(self, head: RequestHead) -> Answer:
+        """The answer to a request that cannot be for a tunnel."""
+        if head.path not in _ENDPOINTS or (head.path == "/metrics" and not self.metrics.is_on):
             return text_response(404, "not found")
         if head.method not in ("GET", "HEAD"):
             return text_response(405, "method not allowed", ("Allow", "GET, HEAD"))
@@ -89,13 +118,13 @@ class Endpoints:
             return None
         return Tunnelled("raw", token[1:]) if "/" not in token[1:] else None
 
-    def _answer(self, path: str) -> Response:
+    def _answer(self, path: str) -> Answer:
         if path == "/healthz":
             return text_response(200, "ok")
         if path == "/readyz":
             return self._readiness()
         if path == "/metrics":
-            return Response(200, self.metrics.render(), CONTENT_TYPE)
+            return Delayed(self.scrapes.ask(), CONTENT_TYPE)
         build = self.build
         body = {"version": build.version, "gitSha": build.git_sha, "builtAt": build.built_at}
         return Response(200, json.dumps(body).encode(), "application/json")
@@ -112,7 +141,8 @@ class Endpoints:
         return reason or (self.pressure.unready_reason() if self.pressure is not None else None)
 
 
-_ENDPOINTS: Final = frozenset(("/healthz", "/readyz", "/version", "/metrics"))
+_MONITORED: Final = frozenset(("/readyz", "/version", "/metrics"))
+_ENDPOINTS: Final = _MONITORED | {"/healthz"}
 
 
 def is_upgrade(head: RequestHead) -> bool:

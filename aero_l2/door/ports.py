@@ -7,9 +7,9 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
-from aero_l2.door.endpoints import Endpoints
+from aero_l2.door.endpoints import Answer, Endpoints
 from aero_l2.door.handshake import DoorRules
-from aero_l2.door.http import RequestHead, Response
+from aero_l2.door.http import RequestHead
 from aero_l2.errors import Overloaded
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
@@ -19,6 +19,7 @@ from aero_l2.web.forwarded import Via
 from aero_l2.wire.framing import Framing, FramingName
 
 if TYPE_CHECKING:
+    from aero_l2.door.answering import Answering
     from aero_l2.door.connection import Connection
 
 # A client whose machine is gone is noticed after about three minutes, also where nothing is sent (tcp(7)).
@@ -43,8 +44,11 @@ class Door(Protocol):
     log: LimitedLog
     head_timeout_s: float
 
-    def respond(self, head: RequestHead, how: Via) -> Response | None:
+    def respond(self, head: RequestHead, how: Via) -> Answer | None:
         """The answer to a request, None where it asks for a tunnel."""
+
+    def answer(self, head: RequestHead) -> Answer:
+        """The answer to a request that asks for no tunnel."""
 
     def overload(self, client: str) -> Overloaded | None:
         """Why nobody, or not this client, can be taken on now."""
@@ -52,13 +56,13 @@ class Door(Protocol):
     def framing(self, name: FramingName) -> Framing:
         """How the frames of a tunnel travel."""
 
-    def waits(self, connection: Connection) -> None:
+    def waits(self, connection: Answering) -> None:
         """A connection stands at the door."""
 
     def entered(self, connection: Connection) -> None:
         """It is becoming a tunnel; it no longer counts as waiting."""
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: Answering) -> None:
         """It is gone, or a tunnel has taken over."""
 
 

@@ -30,7 +30,7 @@ class Pressure:
     """Measures, and says when it is too much. `start` and `stop` frame the measuring of the loop.
 
     host: looked at once a second at most. standing: tunnels that stand. files: how many tunnels the file
-    descriptors suffice for, 0 = any number.
+    descriptors suffice for, 0 = any number. held: permits for tunnels that are taken.
     """
 
     def __init__(
@@ -40,8 +40,10 @@ class Pressure:
         host: HostRoom,
         standing: Callable[[], int],
         files: int = 0,
+        held: Callable[[], int] = lambda: 0,
     ) -> None:
         self._metrics = metrics
+        self._held = held
         self._host = host
         self._standing = standing
         self._gate = LagGate(0.0)
@@ -49,6 +51,9 @@ class Pressure:
         self.apply(settings, files)
         for limit in LIMITS:
             metrics.capacity_tunnels[limit].set_function(partial(self._allowed, limit))
+            if limit != "files":  # whoever looks at the processes tells those
+                metrics.capacity_max[limit].set_function(partial(self._max, limit))
+                metrics.capacity_used[limit].set_function(partial(self._used, limit))
 
     def apply(self, settings: Settings, files: int) -> None:
         """Judge by these from now on."""
@@ -103,3 +108,15 @@ class Pressure:
     def _allowed(self, limit: Limit) -> float:
         tunnels = self.capacity.shares[limit].tunnels
         return float("inf") if tunnels is None else tunnels
+
+    def _max(self, limit: Limit) -> float:
+        if limit == "setting":
+            return self._setting or float("inf")
+        stock = self.capacity.shares[limit].stock
+        return float("inf") if stock is None else stock.total
+
+    def _used(self, limit: Limit) -> float:
+        if limit == "setting":
+            return self._held()
+        stock = self.capacity.shares[limit].stock
+        return 0 if stock is None else stock.total - stock.left

@@ -13,21 +13,24 @@ import structlog
 
 from aero_l2.config import Settings
 from aero_l2.config.values import ListenAddress
+from aero_l2.door.answering import Answering
 from aero_l2.door.connection import Connection
-from aero_l2.door.endpoints import BuildInfo, Endpoints, Readiness
+from aero_l2.door.endpoints import Answer, BuildInfo, Endpoints, Readiness
 from aero_l2.door.handshake import DoorRules
 from aero_l2.door.http import RequestHead, Response
 from aero_l2.door.listener import Listener
+from aero_l2.door.lobby import Lobby
+from aero_l2.door.monitor import Monitor
 from aero_l2.door.pressure import HostRoom, Pressure
 from aero_l2.door.sessions import SESSION_PATH, Moment, SessionIssuer
 from aero_l2.errors import Overloaded
+from aero_l2.observe.capture.captures import Captures
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.capacity import Room, capacity
 from aero_l2.quota.files import FileBudget
 from aero_l2.quota.rate import RateLimit
 from aero_l2.quota.turns import TurnLimits
-from aero_l2.quota.waiting import Waiting
 from aero_l2.session.closing import Reason
 from aero_l2.session.keepalive import PING_INTERVAL_S
 from aero_l2.session.options import TunnelOptions
@@ -64,7 +67,9 @@ class DoorServer:
         ws_ping_interval_s: float = PING_INTERVAL_S,
         files: int = 0,
         room: HostRoom = lambda _: Room(),
+        captures: Captures | None = None,
     ) -> None:
+        self._captures = captures
         self.tunnels = tunnels
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
@@ -72,13 +77,14 @@ class DoorServer:
         self._limits = Limits(settings.max_frame_payload, settings.max_control_payload)
         self.attempts = RateLimit(settings.upgrades_per_minute_per_ip)
         self.sessions = SessionIssuer(settings)
-        self._waiting: Waiting[Connection] = Waiting(max_waiting)
-        self._nobody_waits = asyncio.Event()
-        self._nobody_waits.set()
+        self._lobby: Lobby[Answering] = Lobby(max_waiting)
         self._upgrading: set[Connection] = set()
+        self.monitor = Monitor(endpoints, self.log)
         self._ws_ping_interval_s = ws_ping_interval_s
         self._listener = Listener(lambda: Connection(self))
-        self.pressure = Pressure(settings, self.metrics, room, lambda: tunnels.standing, files)
+        self.pressure = Pressure(
+            settings, self.metrics, room, lambda: tunnels.standing, files, lambda: tunnels.active
+        )
         endpoints.pressure = self.pressure
         tunnels.setups.room = lambda: self.pressure.no_room(tunnels.standing + tunnels.setups.active - 1)
         self.metrics.setups_active.set_function(lambda: tunnels.setups.active)
@@ -95,6 +101,7 @@ class DoorServer:
         self.drain_s = settings.drain_ms / 1000
         self.grace_s = settings.shutdown_grace_ms / 1000
         self.close_on_expiry = settings.close_on_expiry
+        self.monitor.apply(settings)
         self.head_timeout_s = settings.upgrade_timeout_ms / 1000
         self.max_head_bytes = settings.max_header_bytes
         self.attempts.per_minute = settings.upgrades_per_minute_per_ip
@@ -102,7 +109,9 @@ class DoorServer:
         self.sessions.rate.per_minute = settings.sessions_per_minute_per_ip
         self.tunnels.permits.limits = permit_limits(settings, files)
         self.tunnels.hours.limit = settings.max_bytes_per_principal_hour
-        self.tunnels.options = TunnelOptions.of(settings, ws_ping_interval_s=self._ws_ping_interval_s)
+        self.tunnels.options = TunnelOptions.of(
+            settings, ws_ping_interval_s=self._ws_ping_interval_s, captures=self._captures
+        )
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -146,6 +155,7 @@ class DoorServer:
         self.tunnels.close_all(Reason.SHUTDOWN)
         await unless(hurry, self.tunnels.wait_ended(self.grace_s))
         self._listener.close()
+        self.monitor.stop_listening()
         await unless(hurry, self._last_answers())
         await self.close()
         return closed
@@ -155,25 +165,31 @@ class DoorServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_ANSWERS_S):
                 await asyncio.sleep(_ACCEPTED_S)
-                await self._nobody_waits.wait()
+                await self._lobby.emptied()
+                await self.monitor.lobby.emptied()
 
     async def close(self) -> None:
         """Stop at once: no listener, no connection, no tunnel is left."""
         self.endpoints.draining = True
         self._listener.close()
         self.pressure.stop()
-        for connection in (*self._waiting, *self._upgrading):
+        self.monitor.close()
+        for connection in (*self._lobby, *self._upgrading):
             connection.drop()
         await self.tunnels.cancel_all()
         self.log.close()
 
     # -- Door, for connections
 
-    def respond(self, head: RequestHead, how: Via) -> Response | None:
+    def respond(self, head: RequestHead, how: Via) -> Answer | None:
         """The answer to a request, None where it asks for a tunnel and the upgrade has to decide."""
         if head.path == SESSION_PATH and self.sessions.settings.session_endpoint:
             return self._answer_session(head, how)
         return self.endpoints.route(head)
+
+    def answer(self, head: RequestHead) -> Answer:
+        """The answer to a request that asks for no tunnel."""
+        return self.endpoints.monitored(head)
 
     def _answer_session(self, head: RequestHead, how: Via) -> Response:
         moment = Moment(time.time(), time.monotonic())
@@ -199,25 +215,22 @@ class DoorServer:
         """How the frames of a tunnel travel."""
         return framing(name, self._limits)
 
-    def waits(self, connection: Connection) -> None:
-        """Count a connection as waiting; `Waiting` says which one goes if that is one too many."""
-        self._nobody_waits.clear()
-        self._upgrading.discard(connection)
-        evicted = self._waiting.add(connection, client_group(connection.address))
-        if evicted is not None:
-            evicted.drop()
+    def waits(self, connection: Answering) -> None:
+        """Count a connection as waiting, in place of one of those that do if that is one too many."""
+        if isinstance(connection, Connection):
+            self._upgrading.discard(connection)
+        self._lobby.enter(connection)
 
     def entered(self, connection: Connection) -> None:
         """A connection is becoming a tunnel; the permits bound those."""
-        self._waiting.discard(connection)
+        self._lobby.leave(connection)
         self._upgrading.add(connection)
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: Answering) -> None:
         """A connection is gone or a tunnel."""
-        self._waiting.discard(connection)
-        self._upgrading.discard(connection)
-        if not self._waiting:
-            self._nobody_waits.set()
+        if isinstance(connection, Connection):
+            self._upgrading.discard(connection)
+        self._lobby.gone(connection)
 
 
 async def serve(
@@ -230,12 +243,13 @@ async def serve(
     room: HostRoom = lambda _: Room(),
     ping_interval_s: float = PING_INTERVAL_S,
     sockets: Sequence[socket.socket] = (),
+    captures: Captures | None = None,
 ) -> DoorServer:
     """Listen as `settings` say, making tunnels' segments by `opener`.
 
     `budget`: what the file descriptors suffice for, `room`: what the host has for so many tunnels; nothing
     limits them by default. `ping_interval_s`: between WebSocket pings, where the server sends them.
-    `sockets`: listen on these instead, owned from now on.
+    `sockets`: listen on these instead, owned from now on. `captures`: what captures tunnels.
 
     Raises:
         OSError: the address cannot be bound.
@@ -244,6 +258,7 @@ async def serve(
     limits = permit_limits(settings, files)
     tunnels = Tunnels(opener, limits=limits, options=TunnelOptions(), metrics=metrics)
     build = BuildInfo(settings.version, settings.git_sha, settings.built_at)
+    metrics.describe_build(build.version, build.git_sha, build.built_at)
     server = DoorServer(
         tunnels,
         Endpoints(build, metrics, readiness),
@@ -252,6 +267,7 @@ async def serve(
         ws_ping_interval_s=ping_interval_s,
         files=files,
         room=room,
+        captures=captures,
     )
     await server.listen(settings.listen, sockets)
     return server

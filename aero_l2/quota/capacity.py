@@ -54,10 +54,14 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Tunnels at once that something allows, those included that are open; None = any number."""
+    """Tunnels at once that something allows, those included that are open; None = any number.
+
+    stock: what there is of it, where that was looked at.
+    """
 
     tunnels: int | None
     by: str
+    stock: Stock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,9 @@ def capacity(setting: int, files: int, room: Room, active: int) -> Capacity:
         "files": Share(files or None, "RLIMIT_NOFILE"),
     }
     for name, stock in stocks.items():
-        shares[name] = Share(None, "") if stock is None else Share(active + _fits(name, stock), stock.by)
+        shares[name] = (
+            Share(None, "") if stock is None else Share(active + _fits(name, stock), stock.by, stock)
+        )
     return Capacity(shares)
 
 

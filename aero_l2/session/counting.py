@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
+from prometheus_client import Counter
+
 from aero_l2.observe.metrics import Metrics
+from aero_l2.observe.metrics.traffic import DENIED_REASONS
 from aero_l2.tasks import spawn
 
 INTERVAL_S: Final = 2.0
@@ -23,26 +26,61 @@ PAUSE_S: Final = 0.01
 LAST_READING_S: Final = 0.2
 """What the reading at a tunnel's end may take; it delays the end of its namespace."""
 _LAST_READINGS_AT_ONCE: Final = 32
+LOST_RX: Final = {
+    "full_queue_rx": "queue",
+    "limit_bytes_rx": "limit_bytes",
+    "limit_new_flows": "limit_new_flows",
+    "limit_server": "limit_server",
+    "limit_fragments": "limit_fragments",
+    "limit_dns": "limit_dns",
+}
+LOST_TX: Final = {
+    "full_queue_tx": "queue",
+    "limit_bytes_tx": "limit_bytes",
+    "limit_pings": "limit_pings",
+}
+"""Of `netns.ruleset.LOST_COUNTERS` each with the cause it stands for in `aero_l2_frames_dropped_total`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Packets of one tunnel since its start, by what became of them.
+    """Packets of one tunnel since its start, by the name of what counted them (`netns.ruleset`)."""
 
-    connects_failed: RSTs and ICMP errors that answered a SYN. datagrams_failed: ICMP errors about datagrams.
-    dropped: lost for a limit or a full queue, without an answer.
-    """
+    packets: Mapping[str, int] = field(default_factory=dict)
 
-    denied: int = 0
-    udp_flows_refused: int = 0
-    connects_failed: int = 0
-    datagrams_failed: int = 0
-    dropped: int = 0
+    def since(self, earlier: Reading) -> dict[str, int]:
+        """What came between the two; nothing where a counter did not move, or went back."""
+        before = earlier.packets
+        new = ((name, now - before.get(name, 0)) for name, now in self.packets.items())
+        return {name: packets for name, packets in new if packets > 0}
 
-    def since(self, earlier: Reading) -> Reading:
-        """What came between the two; nothing where a counter went back."""
-        values = ((getattr(self, f.name), getattr(earlier, f.name)) for f in fields(Reading))
-        return Reading(*(max(0, now - then) for now, then in values))
+    @property
+    def denied(self) -> int:
+        """Refused by policy."""
+        return self._sum(f"denied_{reason}" for reason in DENIED_REASONS)
+
+    @property
+    def udp_flows_refused(self) -> int:
+        """Of UDP flows beyond the limit."""
+        return self.packets.get("limit_udp", 0)
+
+    @property
+    def connects_failed(self) -> int:
+        """RSTs and ICMP errors that answered a SYN."""
+        return self.packets.get("failed_tcp", 0)
+
+    @property
+    def datagrams_failed(self) -> int:
+        """ICMP errors about datagrams."""
+        return self.packets.get("failed_udp", 0)
+
+    @property
+    def dropped(self) -> int:
+        """Lost for a limit or a full queue, without an answer."""
+        return self._sum((*LOST_RX, *LOST_TX))
+
+    def _sum(self, names: Iterable[str]) -> int:
+        return sum(self.packets.get(name, 0) for name in names)
 
 
 Read = Callable[[], Awaitable[Reading | None]]
@@ -53,15 +91,22 @@ class Collector:
     """Reads the counters of every followed tunnel and adds what is new to the metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+        self._is_on = metrics.is_on
+        self._counters = counters_of(metrics) if metrics.is_on else {}
         self._followed: OrderedDict[_Tally, None] = OrderedDict()
         self._rounds: asyncio.Task[None] | None = None
         self._last_readings = asyncio.Semaphore(_LAST_READINGS_AT_ONCE)
 
     @contextlib.asynccontextmanager
     async def following(self, read: Read) -> AsyncIterator[None]:
-        """Follow a tunnel while the block runs; its counters are read once more at the end."""
-        tally = _Tally(read, self._metrics)
+        """Follow a tunnel while the block runs; its counters are read once more at the end.
+
+        Nothing is read where nothing is counted.
+        """
+        if not self._is_on:
+            yield
+            return
+        tally = _Tally(read, self._counters)
         self._followed[tally] = None
         if self._rounds is None or self._rounds.done():
             self._rounds = spawn(self._go_round(), name="counters")
@@ -96,9 +141,9 @@ class Collector:
 class _Tally:
     """One tunnel's counters as they were seen last."""
 
-    def __init__(self, read: Read, metrics: Metrics) -> None:
+    def __init__(self, read: Read, counters: Mapping[str, tuple[Counter, ...]]) -> None:
         self._read = read
-        self._metrics = metrics
+        self._counters = counters
         self._seen = Reading()
         self._reading = asyncio.Lock()
 
@@ -107,13 +152,26 @@ class _Tally:
         async with self._reading:
             now = await self._read()
         if now is not None:
-            self._count(now.since(self._seen))
+            for name, packets in now.since(self._seen).items():
+                for counter in self._counters.get(name, ()):
+                    counter.inc(packets)
             self._seen = now
 
-    def _count(self, new: Reading) -> None:
-        """Denied packets; denied names are counted where DNS refuses them."""
-        self._metrics.policy_denied.inc(new.denied)
-        self._metrics.udp_flow_limit_exceeded.inc(new.udp_flows_refused)
-        self._metrics.tcp_connect_fail.inc(new.connects_failed)
-        self._metrics.udp_send_fail.inc(new.datagrams_failed)
-        self._metrics.frames_dropped.inc(new.dropped)
+
+def counters_of(metrics: Metrics) -> dict[str, tuple[Counter, ...]]:
+    """What each counter of a namespace moves. Denied names are counted where DNS refuses them."""
+    limited, lost_rx, lost_tx = metrics.packets_limited, metrics.dropped_rx, metrics.dropped_tx
+    moved: dict[str, tuple[Counter, ...]] = {
+        f"denied_{reason}": (counter,) for reason, counter in metrics.policy_denied.items()
+    }
+    moved |= {f"limit_{limit}": (counter,) for limit, counter in limited.items()}
+    moved |= {reason: (counter,) for reason, counter in metrics.packets_ignored.items()}
+    moved["failed_tcp"] = (metrics.tcp_connect_fail,)
+    moved["failed_udp"] = (metrics.udp_send_fail,)
+    moved["limit_udp"] += (metrics.udp_flow_limit_exceeded,)
+    for way in ("rx", "tx"):
+        moved[f"limit_bytes_{way}"] = moved["limit_bytes"]
+    for names, lost in ((LOST_RX, lost_rx), (LOST_TX, lost_tx)):
+        for name, cause in names.items():
+            moved[name] = (*moved.get(name, ()), lost[cause])
+    return moved

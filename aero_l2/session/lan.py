@@ -9,17 +9,22 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from aero_l2.observe.metrics import Metrics
+from aero_l2.session.capturing import TunnelCapture
 from aero_l2.session.connecting import ConnectWatch
 from aero_l2.session.options import TunnelOptions
 from aero_l2.session.ports import Segment
 from aero_l2.session.pump import Admit, Pump
+from aero_l2.session.record import Record
 from aero_l2.wire.framing import Framing
 
 
 class Lan:
     """Frames of one tunnel between `start` and `stop`.
 
+    capture: of these frames, while there is one.
+
     Args:
+        record: what is said of the tunnel.
         segment: stands, and stands longer than this.
         framing: how the client gets its frames.
         lost: told once, in words, when the segment is lost.
@@ -29,6 +34,7 @@ class Lan:
 
     def __init__(
         self,
+        record: Record,
         segment: Segment,
         framing: Framing,
         options: TunnelOptions,
@@ -52,6 +58,7 @@ class Lan:
             refused=refused,
             delivered=lambda frames: self._connects.to_guest(frames),
         )
+        self.capture = TunnelCapture(options.captures, self.pump, record)
         self._connects = ConnectWatch(options.connect_timeout_s, self.pump, metrics)
 
     @property
@@ -66,6 +73,7 @@ class Lan:
             self.pump.hold_early()
             self._segment.nat_ready.add_done_callback(self._on_nat_ready)
         self.pump.send = send
+        self.capture.tunnel_opened()
         try:
             self.pump.start()
         except OSError as failure:
@@ -80,6 +88,7 @@ class Lan:
         """Touch the segment no more; idempotent."""
         self._connects.close()
         self.pump.stop()
+        self.capture.tunnel_closed()
         self._segment.failed.remove_done_callback(self._on_failed)
         self._segment.nat_ready.remove_done_callback(self._on_nat_ready)
 

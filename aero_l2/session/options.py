@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from aero_l2.config import Settings
+from aero_l2.observe.capture.captures import Captures
 from aero_l2.quota.bucket import TokenBucket
 from aero_l2.session.keepalive import PING_INTERVAL_S
 from aero_l2.session.lifecycle import Times
@@ -19,7 +20,7 @@ class TunnelOptions:
     times: how long a tunnel waits for what. stall_timeout_s: for a client that takes nothing.
     library_only: see `Receiver`. packets_per_second: frames of a guest that are passed on; packets_burst: as
     many at once. max_bytes, max_messages: see `Allowance`. ws_ping_interval_s: between WebSocket pings, where
-    the framing has them sent.
+    the framing has them sent. captures: what captures them, None where that is off.
     """
 
     times: Times = Times()  # noqa: RUF009 - frozen
@@ -31,9 +32,16 @@ class TunnelOptions:
     max_bytes: int = 0
     max_messages: int = 0
     ws_ping_interval_s: float = PING_INTERVAL_S
+    captures: Captures | None = None
 
     @classmethod
-    def of(cls, settings: Settings, *, ws_ping_interval_s: float = PING_INTERVAL_S) -> Self:
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        ws_ping_interval_s: float = PING_INTERVAL_S,
+        captures: Captures | None = None,
+    ) -> Self:
         """What the settings say."""
         times = Times(
             idle_s=settings.idle_timeout_ms / 1000,
@@ -51,6 +59,7 @@ class TunnelOptions:
             max_bytes=settings.max_bytes_per_connection,
             max_messages=settings.max_frames_per_second,
             ws_ping_interval_s=ws_ping_interval_s,
+            captures=captures,
         )
 
     def packet_rate(self) -> TokenBucket | None:

@@ -13,7 +13,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
+
+from prometheus_client import Counter
 
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.bucket import TokenBucket
@@ -26,6 +28,12 @@ MIN_FRAME_BYTES: Final = 14
 
 Admit = Callable[[Sequence[bytes]], int]
 """Frames for the client → how many of them, from the first on, it may still get."""
+
+
+class Watch(Protocol):
+    """Told of all frames of a batch, `size` bytes together, that the guest sent or gets; must not raise."""
+
+    def __call__(self, frames: Sequence[bytes], size: int, *, inbound: bool) -> None: ...
 
 
 def _nowhere(_: bytes) -> None:
@@ -51,7 +59,7 @@ class Pump:
     """Moves frames of one tunnel; between `start` and `stop` it owns the readiness of the TAP.
 
     send: takes the bytes of a batch of messages; has to be set before `start` and may be replaced.
-    traffic: what has passed so far.
+    traffic: what has passed so far. watch: told of every frame of it, for captures; None costs nothing.
 
     Args:
         tap: non-blocking file descriptor; must stay open until `stop`.
@@ -88,6 +96,7 @@ class Pump:
         self._metrics = metrics
         self._rate = rate
         self._delivered = delivered
+        self.watch: Watch | None = None
         self._loop = asyncio.get_running_loop()
         self._no_router = NoRouter(time.monotonic())
         self._running = False
@@ -137,39 +146,44 @@ class Pump:
         """The NAT process is there: write what was kept back; idempotent."""
         early, self._early = self._early, None
         if early is not None:
-            self._count_dropped(self._put(early.take()))
+            self._put(early.take())
 
     def to_tap(self, frames: Sequence[bytes]) -> None:
         """Write the frames of one read to the TAP. Never raises: what is not taken is counted as dropped."""
         if not frames:
             return
-        passed = self._within_rate(frames)
-        dropped = len(frames) - len(passed) + self._put(passed)
         metrics, traffic, size = self._metrics, self.traffic, sum(map(len, frames))
+        if self.watch is not None:
+            self.watch(frames, size, inbound=True)
+        passed = self._within_rate(frames)
+        self._put(passed)
         metrics.frames_rx.inc(len(frames))
         metrics.bytes_rx.inc(size)
         traffic.frames_rx += len(frames)
         traffic.bytes_rx += size
-        self._count_dropped(dropped)
+        self._lose(metrics.dropped_rx["rate"], len(frames) - len(passed))
 
     def _within_rate(self, frames: Sequence[bytes]) -> Sequence[bytes]:
         if self._rate is None:
             return frames
         return frames[: self._rate.take(len(frames), time.monotonic())]
 
-    def _count_dropped(self, frames: int) -> None:
+    def _lose(self, cause: Counter, frames: int) -> None:
         if frames:
-            self._metrics.frames_dropped.inc(frames)
+            cause.inc(frames)
             self.traffic.frames_dropped += frames
 
-    def _put(self, frames: Sequence[bytes]) -> int:
-        """How many of `frames` were lost."""
+    def _put(self, frames: Sequence[bytes]) -> None:
+        causes = self._metrics.dropped_rx
         if not self._running:
-            return len(frames)
-        if self._early is None:
-            return self._write(frames)
-        now, lost = self._early.sort(frames)
-        return lost + self._write(now)
+            self._lose(causes["tap"], len(frames))
+            return
+        if self._early is not None:
+            frames, lost = self._early.sort(frames)
+            self._lose(causes["early_queue"], lost)
+        short, untaken = self._write(frames)
+        self._lose(causes["too_short"], short)
+        self._lose(causes["tap"], untaken)
 
     @property
     def is_paused(self) -> bool:
@@ -183,19 +197,20 @@ class Pump:
         self._write(to_tap)
         self._forward(list(to_client))
 
-    def _write(self, frames: Sequence[bytes]) -> int:
-        tap, write, dropped = self._tap, os.write, 0
+    def _write(self, frames: Sequence[bytes]) -> tuple[int, int]:
+        """How many were too short to be frames, and how many the TAP did not take."""
+        tap, write, short, untaken = self._tap, os.write, 0, 0
         for frame in frames:
             if len(frame) < MIN_FRAME_BYTES:
-                dropped += 1
+                short += 1
                 continue
             if frame[0] == IPV6_MULTICAST:
                 self._answer_solicitation(frame)
             try:
                 write(tap, frame)
             except OSError:
-                dropped += 1
-        return dropped
+                untaken += 1
+        return short, untaken
 
     def _answer_solicitation(self, frame: bytes) -> None:
         if not self._paused and (answer := self._no_router.answer(frame, time.monotonic())) is not None:
@@ -228,11 +243,11 @@ class Pump:
     def _forward(self, frames: list[bytes]) -> None:
         if self._is_discarding:
             self._delivered(frames)
-            self._count_dropped(len(frames))
+            self._lose(self._metrics.dropped_tx["away"], len(frames))
             return
         if max(map(len, frames)) > self._max_frame:
             fitting = [frame for frame in frames if len(frame) <= self._max_frame]
-            self._count_dropped(len(frames) - len(fitting))
+            self._lose(self._metrics.dropped_tx["too_long"], len(frames) - len(fitting))
             frames = fitting
         admit = self._admit
         if frames and admit is None:
@@ -244,7 +259,7 @@ class Pump:
         if admitted:
             self._deliver(frames[:admitted])
         if admitted < len(frames):
-            self._count_dropped(len(frames) - admitted)
+            self._lose(self._metrics.dropped_tx["quota"], len(frames) - admitted)
             self._refused()
 
     def _deliver(self, frames: list[bytes]) -> None:
@@ -253,6 +268,8 @@ class Pump:
         metrics.bytes_tx.inc(size)
         traffic.frames_tx += len(frames)
         traffic.bytes_tx += size
+        if self.watch is not None:
+            self.watch(frames, size, inbound=False)
         self._delivered(frames)
         self.send(join_frames(frames, self._prefixes))
 

@@ -45,8 +45,13 @@ class Record:
         reason = f"{who}, while its tunnel was being made"
         self._log.info("tunnel not opened", reason=reason, seconds=round(seconds, 3))
 
+    def has_turn(self) -> None:
+        """It waited for others long enough."""
+        self._metrics.setup_seconds["turn"].observe(time.monotonic() - self._begun)
+
     def opened(self, framing: str) -> None:
         """Frames flow."""
+        self._metrics.setup_seconds["total"].observe(time.monotonic() - self._begun)
         self._was_opened = True
         self._metrics.sessions.inc()
         self._metrics.sessions_active.inc()
@@ -74,6 +79,10 @@ class Record:
     def fails(self, why: str) -> None:
         """Something of ours is lost, and the tunnel ends for it."""
         self._log.error("tunnel fails", why=why)
+
+    def capture_failed(self, why: str, path: str | None) -> None:
+        """Its capture ended before its time, or could not be begun; the tunnel goes on."""
+        self._log.error("capture ends", why=why, file=path)
 
     def closing(self, reason: Reason) -> None:
         """The end has begun."""

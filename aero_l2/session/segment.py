@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,8 @@ import structlog
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.errors import SegmentUnavailable
 from aero_l2.observe.metrics import Metrics
+from aero_l2.observe.metrics.dns import RCODES
+from aero_l2.observe.processes import Processes
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.quota.waiting import Waiting
 from aero_l2.services.dhcp.server import DhcpServer
@@ -29,13 +31,15 @@ from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.server import DnsServer, DnsSockets
 from aero_l2.session.counting import Collector, Reading
 from aero_l2.session.ports import Segment
+from aero_l2.session.readiness import TRIAL_SESSION
+from aero_l2.session.setupclock import SetupClock
 from aero_l2.tasks import spawn
 from netns.client import NetdClient
 from netns.errors import NetnsError
 from netns.flows import FlowWatch, Resync
 from netns.handles import SegmentHandles
-from netns.ruleset import DENIED_COUNTERS, LOST_COUNTERS
 from netns.spec import Forward, SegmentSpec
+from netns.vitals import pid_of
 
 _log = structlog.get_logger("aero_l2.session")
 _LOOKUP_TIMEOUT_S: Final = 5.0
@@ -70,6 +74,7 @@ class SegmentMaker:
         self._resolver = resolver
         self._metrics = metrics
         self._collector = Collector(metrics)
+        self.processes = Processes(metrics)
         self._resync = Resync(spawn)
         self._dns_connections: Waiting[Connection] = Waiting(dns_connections)
 
@@ -79,19 +84,25 @@ class SegmentMaker:
 
     @asynccontextmanager
     async def _open(self, session_id: int) -> AsyncIterator[Segment]:
+        clock = SetupClock(self._metrics, is_counted=session_id != TRIAL_SESSION)
         async with AsyncExitStack() as stack:
             try:
                 spec = await self._complete_spec()
+                clock.step("lookup")
                 handles = await self._netd.create(spec, session_id)
+                clock.step("netd")
             except NetnsError as error:
                 raise SegmentUnavailable(str(error)) from error
             handles.relieved = partial(self._relieved, session_id)
             stack.callback(self._netd.release, handles)
+            clock.netd_took(handles.took, handles.nat_ready)
             await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
             try:
+                stack.enter_context(self.processes.nat(pid_of(handles.process)))
                 watch = self._furnish(stack, handles)
             except OSError as error:
                 raise SegmentUnavailable(f"cannot serve the tunnel's network: {error}") from error
+            clock.step("services")
             yield LiveSegment(handles.tap, watch.failed, handles.nat_ready)
 
     def _furnish(self, stack: AsyncExitStack, handles: SegmentHandles) -> NatWatch:
@@ -134,7 +145,7 @@ class SegmentMaker:
             counters = await self._netd.counters(handles)
         except NetnsError:
             return None
-        return None if counters is None else _reading(counters)
+        return None if counters is None else Reading(counters)
 
     async def _open_addresses(
         self, handles: SegmentHandles, openings: Sequence[tuple[IPv4Address, int]]
@@ -176,7 +187,11 @@ class DnsCounters:
 
     def dns_denied(self) -> None:
         """One name that policy denies."""
-        self._metrics.policy_denied.inc()
+        self._metrics.policy_denied["query"].inc()
+
+    def dns_answer(self, rcode: int) -> None:
+        """One answer with this response code."""
+        self._metrics.dns_answers[RCODES[rcode] if rcode < len(RCODES) else "other"].inc()
 
 
 class NatWatch:
@@ -243,17 +258,6 @@ def _last_words(said: bytes) -> str:
     if not spoken:
         return ""
     return ": " + "".join(c for c in spoken[-1][:200] if c.isprintable())
-
-
-def _reading(counters: Mapping[str, int]) -> Reading:
-    """What the metrics need of the packets by named counter."""
-    return Reading(
-        denied=sum(counters.get(name, 0) for name in DENIED_COUNTERS),
-        udp_flows_refused=counters.get("limit_udp", 0),
-        connects_failed=counters.get("failed_tcp", 0),
-        datagrams_failed=counters.get("failed_udp", 0),
-        dropped=sum(counters.get(name, 0) for name in LOST_COUNTERS),
-    )
 
 
 async def _forward(rule: ForwardRule) -> Forward:

@@ -39,7 +39,7 @@ class Tunnel:
     record: what is said of it. holder: who it is for. expires_at: unix seconds at which it is closed, None =
     never. framing: how its client sends and gets frames. allowance: what it may use. hour_is_over: told when
     its principal has used up what it may in an hour. tickets: where its client gets the secret to come back
-    with, None: it cannot. The messages of one read arrive together in `on_messages`.
+    with, None: it cannot. capture: of its frames. The messages of one read arrive together in `on_messages`.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Tunnel:
         self._hour_is_over = hour_is_over
         self._tickets = tickets
         self._lan = Lan(
+            record,
             segment,
             framing,
             options,
@@ -79,6 +80,7 @@ class Tunnel:
             admit=self._spending.admit_now if self._spending.is_limited else None,
             refused=self._quota_exceeded,
         )
+        self.capture = self._lan.capture
         self._is_judged = self._spending.is_limited or options.times.idle_s > 0
         self.link: Link
         self._keepalive: Keepalive
@@ -210,7 +212,7 @@ class Tunnel:
 
     def let_go(self) -> None:
         """Drop its parts when it is over: they refer back to it, and the garbage collector comes by late."""
-        for part in ("link", "_keepalive", "_timer", "_lan"):
+        for part in ("link", "_keepalive", "_timer", "_lan", "capture"):
             vars(self).pop(part, None)
 
     # -- what its life asks for
@@ -228,11 +230,13 @@ class Tunnel:
 
     def _send_ping(self, payload: bytes) -> None:
         """What is not read is not piled up; a PING that is left out counts as one that was lost."""
-        if self._lan.pump.is_paused:
-            return
-        message = encode(MessageType.PING, payload)
-        if self._spending.spend(len(message), time.monotonic()):
-            self.link.write_aside(websocket_message(message))
+        if not self._lan.pump.is_paused:
+            self._say(self.link.write_aside, encode(MessageType.PING, payload))
+
+    def _say(self, write: Callable[[bytes], None], *messages: bytes) -> None:
+        """Messages of our own, which cost quota as any."""
+        if self._spending.spend(sum(map(len, messages)), time.monotonic()):
+            write(b"".join(map(websocket_message, messages)))
         else:
             self._quota_exceeded()
 
@@ -269,11 +273,7 @@ class Tunnel:
         """Ahead of every other message the client is told what it needs to come back."""
         if self._tickets is not None and self.life.is_open:
             secret = self._tickets.issue(self, self.holder.owner)
-            messages = encode_resume(secret, is_resumed=is_resumed)
-            if self._spending.spend(sum(map(len, messages)), time.monotonic()):
-                self.link.write(b"".join(map(websocket_message, messages)))
-            else:
-                self._quota_exceeded()
+            self._say(self.link.write, *encode_resume(secret, is_resumed=is_resumed))
         self._timer.look()
         if early:
             self.link.data_received(early)

@@ -171,6 +171,7 @@ class Tunnels:
             stack.push(lambda kind, *_: record.left_early(kind, is_ending=not self._keeps))
             async with AsyncExitStack() as made:
                 async with self.setups.turn(holder.client):
+                    record.has_turn()
                     segment = await made.enter_async_context(self._opener(record.session_id))
                     await self._make_room(holder, claim)
                 options = self.options

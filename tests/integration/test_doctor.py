@@ -172,6 +172,7 @@ def _folder_of_root(variable: str, inside: str = "") -> Callable[[Clinic], dict[
     def cripple(ward: Clinic) -> dict[str, Any]:
         folder = ward.programs / "closed"
         folder.mkdir(mode=0o755)
+        (folder / "captures").mkdir(mode=0o755)
         return {"env": {variable: str(folder / inside)}}
 
     return cripple

@@ -19,8 +19,8 @@ SENT = 2000
 
 def lost(lan: Segment) -> int:
     counters = KeptSegment(lan.interior).counters()
-    assert counters[shaping.COUNTER] == 0
-    return counters[queues.COUNTER]
+    assert not any(counters[name] for name in shaping.COUNTERS.values())
+    return sum(counters[name] for name in queues.COUNTERS.values())
 
 
 def waiting(fd: int) -> int:

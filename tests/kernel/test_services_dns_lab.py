@@ -99,6 +99,9 @@ class Counts:
     def dns_failure(self) -> None:
         self.failures += 1
 
+    def dns_answer(self, rcode: int) -> None:
+        pass
+
     def dns_denied(self) -> None:
         self.denied += 1
 

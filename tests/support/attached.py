@@ -4,12 +4,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from support.ns import Namespace
+from support.output import Output
 from support.proxy import AS_USER, RunAs
 from support.stage import devices_of, make_tun, private_mounts
 from support.wait import wait_until
@@ -21,30 +21,21 @@ class Connect:
     """A running `aero-l2 connect`, with what it has written so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
         self.process = process
-        self._output: list[str] = []
-        self._log: list[str] = []
-        self._readers = [
-            threading.Thread(target=self._collect, args=(stream, lines), daemon=True)
-            for stream, lines in ((process.stdout, self._output), (process.stderr, self._log))
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    @staticmethod
-    def _collect(stream: object, lines: list[str]) -> None:
-        for line in stream:  # type: ignore[attr-defined]
-            lines.append(line)
+        self._output = Output(process.stdout.fileno())
+        self._log = Output(process.stderr.fileno())
 
     @property
     def output(self) -> str:
         """Its stdout."""
-        return "".join(self._output)
+        return "".join(self._output.lines())
 
     @property
     def log(self) -> str:
         """Its stderr."""
-        return "".join(self._log)
+        return "".join(self._log.lines())
 
     def wait_said(self, text: str, times: int = 1, timeout_s: float = 30) -> None:
         """Wait until ``text`` has been written to stderr so often."""
@@ -67,8 +58,8 @@ class Connect:
     def wait(self, timeout_s: float = 30) -> int:
         """Its exit status once it has ended."""
         status = self.process.wait(timeout_s)
-        for reader in self._readers:
-            reader.join(timeout_s)
+        for output in (self._output, self._log):
+            output.join(timeout_s)
         return status
 
     def close(self) -> None:
@@ -80,8 +71,8 @@ class Connect:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
-        for reader in self._readers:
-            reader.join(10)
+        for output in (self._output, self._log):
+            output.join(10)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             with contextlib.suppress(OSError):
                 if stream is not None:

@@ -16,6 +16,8 @@ from websockets.typing import Subprotocol
 from aero_l2.config import Settings, load
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.errors import SegmentUnavailable
+from aero_l2.observe.capture.captures import Captures
+from aero_l2.observe.capture.rules import CaptureRules
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.keepalive import PING_INTERVAL_S
 
@@ -154,11 +156,16 @@ def settings(**variables: str) -> Settings:
 async def standing(*, ping_interval_s: float = PING_INTERVAL_S, **variables: str) -> AsyncIterator[Stand]:
     """A door for a test; on the way out nothing may be left behind."""
     opener, readiness, metrics = Opener(), Ready(), Metrics()
-    door = await serve(settings(**variables), opener, readiness, metrics, ping_interval_s=ping_interval_s)
+    given = settings(**variables)
+    rules = CaptureRules.of(given)
+    captures = Captures(rules, metrics) if rules is not None else None
+    door = await serve(given, opener, readiness, metrics, ping_interval_s=ping_interval_s, captures=captures)
     try:
         yield Stand(door, opener, readiness, metrics)
     finally:
         await door.close()
+        if captures is not None:
+            assert await captures.finish(30) == 0
     assert door.active == 0
     assert not opener.live
     assert metrics.registry.get_sample_value("l2_sessions_active") == 0

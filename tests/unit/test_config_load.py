@@ -157,6 +157,20 @@ def test_every_number_has_the_range_promised() -> None:
     assert {name: (number.low, number.high) for name, number in NUMBERS.items()} == RANGES
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "AERO_L2_CAPTURE_MAX_FILES"),
+        ({"AERO_L2_CAPTURE_MAX_BYTES": "0"}, "AERO_L2_CAPTURE_MAX_FILES and AERO_L2_CAPTURE_MAX_BYTES"),
+        ({"AERO_L2_CAPTURE_MAX_FILES": "9"}, ""),
+        ({"AERO_L2_CAPTURE_ON_DEMAND": "1"}, ""),
+    ],
+)
+def test_captures_that_could_fill_a_disk_are_a_warning(given: dict[str, str], missing: str) -> None:
+    said = [w for w in load(PAIR | {"AERO_L2_CAPTURE_DIR": "/captures"} | given).warnings if "fill" in w]
+    assert said == ([f"AERO_L2_CAPTURE_DIR may fill its disk: set {missing}"] if missing else [])
+
+
 @pytest.mark.parametrize("name", sorted(RANGES))
 def test_bounds_of_a_number_are_accepted_and_one_beyond_is_refused(name: str) -> None:
     low, high = RANGES[name]

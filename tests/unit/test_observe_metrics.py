@@ -13,61 +13,58 @@ import structlog
 
 from aero_l2.observe import log
 from aero_l2.observe.metrics import Metrics
+from aero_l2.observe.metrics.host import CAPACITY_LIMITS
+from aero_l2.quota.capacity import LIMITS
 from aero_l2.session.closing import Reason
 
-COUNTERS = [
-    "l2_sessions_total",
-    "aero_l2_idle_timeouts_total",
-    "aero_l2_tcp_connections_reset_total",
-    "l2_sessions_closed_quota_bytes_total",
-    "l2_sessions_closed_quota_fps_total",
-    "l2_sessions_closed_backpressure_total",
-    "l2_upgrade_rejected_total",
-    "l2_upgrade_reject_origin_missing_total",
-    "l2_upgrade_reject_origin_not_allowed_total",
-    "l2_upgrade_reject_host_missing_total",
-    "l2_upgrade_reject_host_invalid_total",
-    "l2_upgrade_reject_host_not_allowed_total",
-    "l2_upgrade_reject_auth_missing_total",
-    "l2_upgrade_reject_auth_invalid_total",
-    "l2_upgrade_reject_max_connections_total",
-    "l2_upgrade_reject_max_connections_per_session_total",
-    "l2_upgrade_reject_max_tunnels_per_session_total",
+CONTRACT = {
+    "counter": [
+        "l2_sessions_total",
+        "aero_l2_idle_timeouts_total",
+        "l2_sessions_closed_quota_bytes_total",
+        "l2_sessions_closed_quota_fps_total",
+        "l2_sessions_closed_backpressure_total",
+        "l2_upgrade_rejected_total",
+        "l2_upgrade_reject_origin_missing_total",
+        "l2_upgrade_reject_origin_not_allowed_total",
+        "l2_upgrade_reject_host_missing_total",
+        "l2_upgrade_reject_host_invalid_total",
+        "l2_upgrade_reject_host_not_allowed_total",
+        "l2_upgrade_reject_auth_missing_total",
+        "l2_upgrade_reject_auth_invalid_total",
+        "l2_upgrade_reject_max_connections_total",
+        "l2_upgrade_reject_max_connections_per_session_total",
+        "l2_upgrade_reject_max_tunnels_per_session_total",
+        "l2_upgrade_ip_limit_exceeded_total",
+        "l2_auth_failures_total",
+        "l2_auth_reject_total",
+        "l2_session_connection_denied_total",
+        "l2_frames_rx_total",
+        "l2_frames_tx_total",
+        "l2_bytes_rx_total",
+        "l2_bytes_tx_total",
+        "l2_frames_dropped_total",
+        "l2_capture_bytes_total",
+        "l2_capture_frames_total",
+        "l2_capture_frames_dropped_total",
+        "l2_capture_errors_total",
+        "l2_policy_denied_total",
+        "l2_tcp_connect_fail_total",
+        "l2_udp_send_fail_total",
+        "l2_udp_flow_limit_exceeded_total",
+        "l2_dns_queries_total",
+        "l2_dns_fail_total",
+    ],
+    "gauge": ["l2_sessions_active", "l2_tcp_conns_active", "l2_udp_flows_active"],
+    "histogram": ["l2_ping_rtt_ms"],
+}
+"""Names and types that existing dashboards know; what else begins with l2_ came before aero_l2_ did."""
+BEFORE = {
     "l2_upgrade_reject_rate_limited_total",
     "l2_upgrade_reject_quota_bytes_total",
-    "l2_upgrade_ip_limit_exceeded_total",
-    "l2_auth_failures_total",
-    "l2_session_connection_denied_total",
     "l2_session_cookies_issued_total",
     "l2_session_cookies_refused_total",
-    "l2_frames_rx_total",
-    "l2_frames_tx_total",
-    "l2_bytes_rx_total",
-    "l2_bytes_tx_total",
-    "l2_frames_dropped_total",
-    "l2_capture_bytes_total",
-    "l2_capture_frames_total",
-    "l2_capture_frames_dropped_total",
-    "l2_capture_errors_total",
-    "l2_policy_denied_total",
-    "l2_tcp_connect_fail_total",
-    "l2_udp_send_fail_total",
-    "l2_udp_flow_limit_exceeded_total",
-    "l2_dns_queries_total",
-    "l2_dns_fail_total",
-    *(
-        f'aero_l2_upgrades_shed_total{{reason="{reason}"}}'
-        for reason in ("setups", "lag", "room", "failed", "shutdown")
-    ),
-]
-LIMITS = ["setting", "files", "pids", "memory", "conntrack", "ports", "tcp"]
-GAUGES = [
-    *("l2_sessions_active", "aero_l2_sessions_kept", "l2_tcp_conns_active", "l2_udp_flows_active"),
-    *("aero_l2_ready", "aero_l2_setups_active", "aero_l2_setups_waiting", "aero_l2_python_blocks"),
-    *(f'aero_l2_capacity_tunnels{{limit="{limit}"}}' for limit in LIMITS),
-]
-CLOSINGS = [reason.name.lower() for reason in Reason]
-RESUMES = ["resumed", "taken_over", "unknown"]
+}
 REASONS = ["missing_credentials", "invalid_api_key", "invalid_cookie", "invalid_jwt", "jwt_origin_mismatch"]
 
 
@@ -76,14 +73,51 @@ def exposed() -> dict[str, str]:
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
-def test_every_metric_stands_at_zero_from_the_start() -> None:
-    samples = exposed()
-    labelled = [f'l2_auth_reject_total{{reason="{reason}"}}' for reason in REASONS]
-    labelled += [f'aero_l2_sessions_closed_total{{reason="{reason}"}}' for reason in CLOSINGS]
-    labelled += [f'aero_l2_resumes_total{{result="{result}"}}' for result in RESUMES]
-    for name in COUNTERS + GAUGES + labelled:
-        assert samples.pop(name) == "0.0"
-    assert all(name.startswith(("l2_ping_rtt_ms", "aero_l2_loop_lag_seconds")) for name in samples)
+def types() -> dict[str, str]:
+    lines = Metrics().render().decode().splitlines()
+    return dict(line.split()[2:4] for line in lines if line.startswith("# TYPE"))
+
+
+def test_every_series_is_there_from_the_start_and_none_has_moved() -> None:
+    assert all(float(value) == 0 for name, value in exposed().items() if "build_info" not in name)
+
+
+def test_names_and_types_of_the_contract_are_there() -> None:
+    found = types()
+    for kind, names in CONTRACT.items():
+        assert {name: found.get(name) for name in names} == dict.fromkeys(names, kind)
+    ours = {name for name in found if not name.startswith("aero_l2_")}
+    assert (
+        ours
+        == {name for names in CONTRACT.values() for name in names} - {"aero_l2_idle_timeouts_total"} | BEFORE
+    )
+
+
+def test_labels_of_the_contract() -> None:
+    found = [name for name in exposed() if name.startswith("l2_auth_reject_total")]
+    assert found == [f'l2_auth_reject_total{{reason="{reason}"}}' for reason in REASONS]
+
+
+def test_close_reasons_are_those_of_the_table() -> None:
+    reasons = [reason.value for reason in Reason]
+    found = [name for name in exposed() if name.startswith("aero_l2_sessions_closed_total")]
+    assert found == [f'aero_l2_sessions_closed_total{{reason="{reason}"}}' for reason in reasons]
+
+
+def test_limits_are_those_of_the_capacity() -> None:
+    assert CAPACITY_LIMITS == LIMITS
+
+
+def test_switched_off_nothing_is_declared_and_everything_can_be_called() -> None:
+    metrics = Metrics(is_on=False)
+    metrics.frames_rx.inc(3)
+    metrics.sessions_active.dec()
+    metrics.setup_seconds["turn"].observe(1)
+    metrics.dropped_rx["rate"].inc()
+    metrics.netd_request("create", "ok", 1.0)
+    metrics.ready.set_function(lambda: 1)
+    metrics.describe_build("1", "2", "3")
+    assert metrics.render() == b""
 
 
 def test_ping_buckets() -> None:

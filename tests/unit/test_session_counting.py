@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import astuple, fields
 
 import pytest
 from hypothesis import given
@@ -12,8 +11,14 @@ from support.wait import until
 
 from aero_l2 import tasks
 from aero_l2.observe.metrics import Metrics
+from aero_l2.observe.metrics.host import NETD_RESULTS
+from aero_l2.observe.metrics.sessions import NETD_STEPS
+from aero_l2.observe.metrics.traffic import DENIED_REASONS, IGNORED_REASONS, LIMITS
 from aero_l2.session import counting as module
 from aero_l2.session.counting import Collector, Reading
+from netns.account import KINDS
+from netns.ruleset import COUNTERS, DENIED_COUNTERS, IGNORED_COUNTERS, LIMIT_COUNTERS, LOST_COUNTERS
+from netns.stopwatch import STEPS
 
 
 class Namespace:
@@ -54,29 +59,66 @@ def denied(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("l2_policy_denied_total")
 
 
-counts = st.builds(Reading, *[st.integers(0, 2**64)] * len(fields(Reading)))
+counts = st.dictionaries(st.sampled_from(["limit_udp", "failed_tcp", "ipv6"]), st.integers(0, 2**64))
 
 
 @given(counts, counts)
-def test_difference_is_never_negative_and_completes_the_earlier(earlier: Reading, later: Reading) -> None:
-    new, before, now = (astuple(reading) for reading in (later.since(earlier), earlier, later))
-    assert [b + n for b, n in zip(before, new, strict=True)] == [
-        max(b, n) for b, n in zip(before, now, strict=True)
-    ]
+def test_difference_is_never_negative_and_completes_the_earlier(
+    earlier: dict[str, int], later: dict[str, int]
+) -> None:
+    new = Reading(later).since(Reading(earlier))
+    for name, packets in later.items():
+        before = earlier.get(name, 0)
+        assert before + new.get(name, 0) == max(before, packets)
+    assert set(new) <= set(later)
+    assert all(packets > 0 for packets in new.values())
+
+
+def test_every_counter_of_a_namespace_moves_a_metric_and_every_label_is_one_of_them(
+    metrics: Metrics,
+) -> None:
+    moved = module.counters_of(metrics)
+    assert set(moved) == {*COUNTERS, *LOST_COUNTERS, "denied_query", "limit_bytes"}
+    assert {*module.LOST_RX, *module.LOST_TX} == set(LOST_COUNTERS)
+    assert tuple(f"denied_{reason}" for reason in DENIED_REASONS if reason != "query") == DENIED_COUNTERS
+    assert set(LIMIT_COUNTERS) == {f"limit_{limit}" for limit in LIMITS if limit != "bytes"}
+    assert IGNORED_COUNTERS == IGNORED_REASONS
+    assert NETD_STEPS == STEPS
+    assert set(NETD_RESULTS) == set(KINDS)
+
+
+def test_each_counter_moves_what_it_stands_for_and_sums_agree(metrics: Metrics) -> None:
+    for number, counters in enumerate(module.counters_of(metrics).values(), 1):
+        for counter in counters:
+            counter.inc(number)
+    for total, parts in (
+        ("l2_frames_dropped_total", "aero_l2_frames_dropped"),
+        ("l2_policy_denied_total", "aero_l2_policy_denied"),
+    ):
+        family = next(family for family in metrics.registry.collect() if family.name == parts)
+        values = [sample.value for sample in family.samples]
+        assert metrics.registry.get_sample_value(total) == sum(values) > 0
+
+
+async def test_nothing_is_read_where_nothing_is_counted() -> None:
+    namespace = Namespace()
+    async with Collector(Metrics(is_on=False)).following(namespace.read):
+        pass
+    assert namespace.asked == 0
 
 
 @pytest.mark.usefixtures("often")
 async def test_tunnels_add_up_and_nothing_counts_twice(metrics: Metrics) -> None:
     collector, first, second = Collector(metrics), Namespace(), Namespace()
     async with collector.following(first.read), collector.following(second.read):
-        first.reading = Reading(denied=3, udp_flows_refused=1)
-        second.reading = Reading(denied=4)
+        first.reading = Reading({"denied_host": 3, "limit_udp": 1})
+        second.reading = Reading({"denied_port": 4})
         await until(lambda: denied(metrics) == 7, "both are counted")
         asked = first.asked
         first.reading = None  # netd is away, or new and does not know it yet
         await until(lambda: first.asked > asked + 2, "it is asked on")
         first.reading = Reading(
-            denied=5, udp_flows_refused=1, connects_failed=2, datagrams_failed=6, dropped=7
+            {"denied_host": 5, "limit_udp": 1, "failed_tcp": 2, "failed_udp": 6, "full_queue_rx": 7}
         )
         await until(lambda: denied(metrics) == 9, "only what is new is counted")
     assert denied(metrics) == 9
@@ -89,7 +131,7 @@ async def test_tunnels_add_up_and_nothing_counts_twice(metrics: Metrics) -> None
 async def test_last_packets_of_a_tunnel_are_counted(metrics: Metrics) -> None:
     namespace = Namespace()
     async with Collector(metrics).following(namespace.read):
-        namespace.reading = Reading(denied=2)
+        namespace.reading = Reading({"denied_host": 2})
     assert (namespace.asked, denied(metrics)) == (1, 2)
 
 
@@ -99,7 +141,7 @@ async def test_cancelled_tunnel_is_counted_too(metrics: Metrics) -> None:
 
     async def tunnel() -> None:
         async with collector.following(namespace.read):
-            namespace.reading = Reading(denied=2)
+            namespace.reading = Reading({"denied_host": 2})
             await asyncio.Event().wait()
 
     task = asyncio.create_task(tunnel())

@@ -19,6 +19,7 @@ from aero_l2.config.nameservers import NameServer
 from aero_l2.policy.domains import DomainLists
 from aero_l2.services.dns.answers import AnswerRules, grow_older, relay, static
 from aero_l2.services.dns.cache import AnswerCache, CacheRoom, key_of
+from aero_l2.services.dns.counts import ResolverCounts
 from aero_l2.services.dns.flights import Flights
 from aero_l2.services.dns.local_names import denial, owner_of_denial
 from aero_l2.services.dns.message import Query, reply_to
@@ -64,7 +65,10 @@ class Resolver:
     """
 
     def __init__(
-        self, settings: ResolverSettings | None = None, resolv_conf: str | PathLike[str] = RESOLV_CONF
+        self,
+        settings: ResolverSettings | None = None,
+        resolv_conf: str | PathLike[str] = RESOLV_CONF,
+        counts: ResolverCounts | None = None,
     ) -> None:
         """Take the upstreams of `settings`, else follow `resolv_conf`.
 
@@ -75,7 +79,8 @@ class Resolver:
         self._names = {_name(text): found for text, found in self._settings.static_names.items()}
         given = self._settings.servers
         self._servers: Servers = GivenServers(given) if given else HostServers(resolv_conf)
-        self._upstreams = Upstreams(self._settings.lookup_timeout_s)
+        self._counts = counts or ResolverCounts()
+        self._upstreams = Upstreams(self._settings.lookup_timeout_s, self._counts)
         self._silence = Silence()
         self._room = CacheRoom(self._settings.max_cache_entries)
         self.pending = 0
@@ -90,6 +95,10 @@ class Resolver:
             return True
         free = self._settings.max_pending - self.pending
         return free > 0 and waiting < max(_FEW, free // 2)
+
+    def turned_away(self) -> None:
+        """A question was not asked because `admits`, or its tunnel's own limit, says so."""
+        self._counts.failed("too_many")
 
     def denial_of(self, query: Query) -> QueryMessage | None:
         """Answer a name that policy denies; None if it may be resolved."""
@@ -123,6 +132,7 @@ class Resolver:
         found = cache.get(query, self._servers.current())
         if found is None:
             return None
+        self._counts.looked_up("hit")
         reply = relay(query, found.message, AnswerRules(denies, self._settings.max_ttl))
         grow_older(reply, found.age)
         return reply
@@ -137,6 +147,7 @@ class Resolver:
         """
         key = key_of(query)
         is_shared = key in flights
+        self._counts.looked_up("shared" if is_shared else "miss")
         found = await flights.share(key, lambda: self._ask(query, cache, flights.pace))
         if found is None:
             return reply_to(query, dns.rcode.SERVFAIL)
@@ -147,6 +158,7 @@ class Resolver:
     async def _ask(self, query: Query, cache: AnswerCache, pace: Pace) -> Message | None:
         servers = self._servers.current()
         if not servers or not self.admits(0):
+            self._counts.failed("too_many" if servers else "no_server")
             return None
         with self._counted():
             found = await self._upstreams.ask(query, servers, pace)

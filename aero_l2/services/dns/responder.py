@@ -39,6 +39,9 @@ class DnsMetrics(Protocol):
     def dns_denied(self) -> None:
         """Count a name that policy denies (`l2_policy_denied_total`)."""
 
+    def dns_answer(self, rcode: int) -> None:
+        """Count an answer by its response code (`aero_l2_dns_answers_total`)."""
+
 
 class Responder:
     """Answers one tunnel's queries.
@@ -87,11 +90,13 @@ class Responder:
         self._metrics.dns_query()
         if isinstance(query, Refusal):
             self._metrics.dns_failure()
+            self._metrics.dns_answer(query.wire[3] & 0xF)  # RFC 1035 section 4.1.1
             deliver(query.wire)
             return
         denial = self._resolver.denial_of(query)
         if denial is not None:
             self._metrics.dns_denied()
+            self._metrics.dns_answer(denial.rcode())
             deliver(encode(denial, query, tcp=tcp))
             return
         reply = self._resolver.at_once(query)
@@ -101,6 +106,7 @@ class Responder:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
                 return
+            self._resolver.turned_away()
             reply = reply_to(query, dns.rcode.SERVFAIL)
         self._finish(query, reply, deliver, tcp=tcp)
 
@@ -151,4 +157,5 @@ class Responder:
             wire = encode(reply, query, tcp=tcp)
         if reply.rcode() != dns.rcode.NOERROR:
             self._metrics.dns_failure()
+        self._metrics.dns_answer(reply.rcode())
         deliver(wire)

@@ -5,6 +5,7 @@ first good answer wins. So a dead resolver costs a fraction of the timeout and a
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,12 +16,14 @@ import dns.rcode
 from dns.message import Message
 from dns.nameserver import Nameserver
 
+from aero_l2.services.dns.counts import ResolverCounts, UpstreamFailure
 from aero_l2.services.dns.message import MAX_UDP_BYTES, Query
 from aero_l2.services.dns.pace import Pace
 from aero_l2.services.dns.sockets import AnswerFlood, TooCostly, UpstreamBackend
 from aero_l2.services.dns.sourceports import SourcePorts
 from aero_l2.tasks import spawn
 
+_Exchange = asyncio.Task[Message | None]
 # Answers that speak of the server, not of the name: another server may know better.
 _SERVER_TROUBLE: Final = (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NOTIMP, dns.rcode.FORMERR)
 
@@ -45,9 +48,10 @@ def request_for(query: Query) -> dns.message.QueryMessage:
 class Upstreams:
     """Asks resolvers as the module says."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, counts: ResolverCounts | None = None) -> None:
         """`timeout_s` bounds a whole lookup, whatever the number of resolvers."""
         self._timeout = timeout_s
+        self._counts = counts or ResolverCounts()
         self._ports = SourcePorts()
 
     async def ask(self, query: Query, servers: Sequence[Nameserver], pace: Pace) -> Message | None:
@@ -55,27 +59,35 @@ class Upstreams:
 
         `pace`: when an answer may be read.
         """
+        running: set[_Exchange] = set()
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._race(query, servers, UpstreamBackend(pace, self._ports))
+                return await self._race(query, servers, UpstreamBackend(pace, self._ports), running)
         except TimeoutError:
+            for _ in filter(asyncio.Task.cancelled, running):
+                self._counts.failed("timeout")
             return None
 
     async def _race(
-        self, query: Query, servers: Sequence[Nameserver], backend: UpstreamBackend
+        self,
+        query: Query,
+        servers: Sequence[Nameserver],
+        backend: UpstreamBackend,
+        running: set[_Exchange],
     ) -> Message | None:
+        """`running`: filled with the exchanges that have not ended, cancelled when this returns."""
         waiting = list(servers)
         stagger = self._timeout / (len(waiting) + 1)
-        running: set[asyncio.Task[Message | None]] = set()
         second_best: Message | None = None
         try:
             while waiting or running:
                 if waiting:
                     server = waiting.pop(0)
                     running.add(spawn(self._exchange(server, query, backend), name=f"dns {server}"))
-                done, running = await asyncio.wait(
+                done, _ = await asyncio.wait(
                     running, timeout=stagger if waiting else None, return_when=asyncio.FIRST_COMPLETED
                 )
+                running -= done
                 for answer in filter(None, (task.result() for task in done)):
                     if answer.rcode() not in _SERVER_TROUBLE:
                         return answer
@@ -88,14 +100,19 @@ class Upstreams:
 
     async def _exchange(self, server: Nameserver, query: Query, backend: UpstreamBackend) -> Message | None:
         """Ask one resolver, over TCP where UDP does not do; None if that fails."""
-        request = request_for(query)
+        request, begun = request_for(query), time.monotonic()
         try:
             try:
-                return await self._query(server, request, backend, tcp=False)
+                answer = await self._query(server, request, backend, tcp=False)
             except (dns.message.Truncated, AnswerFlood, TooCostly):  # over UDP it may be anybody's
-                return await self._query(server, request, backend, tcp=True)
-        except (dns.exception.DNSException, OSError, EOFError):
+                answer = await self._query(server, request, backend, tcp=True)
+        except (dns.exception.DNSException, OSError, EOFError) as error:
+            self._counts.failed(_cause_of(error))
             return None
+        self._counts.answered(time.monotonic() - begun)
+        if answer.rcode() in _SERVER_TROUBLE:
+            self._counts.failed("rcode")
+        return answer
 
     async def _query(
         self,
@@ -108,3 +125,9 @@ class Upstreams:
         return await server.async_query(
             request, self._timeout, source=None, source_port=0, max_size=tcp, backend=backend
         )
+
+
+def _cause_of(error: Exception) -> UpstreamFailure:
+    if isinstance(error, dns.exception.Timeout | TimeoutError):
+        return "timeout"
+    return "malformed" if isinstance(error, dns.exception.DNSException) else "unreachable"

@@ -1,0 +1,1 @@
+"""Captures: pcapng files of tunnels, written by one thread of their own (docs/captures.md)."""
