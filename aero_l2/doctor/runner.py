@@ -24,6 +24,8 @@ _LATE_S: Final = 2
 """So long after its deadline a check whose caller is gone ends by itself."""
 _REAP_S: Final = 0.5
 _AT_A_TIME: Final = 65_536
+_DONE: Final = b"done"
+"""The last line of a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,18 @@ class _Running:
     until: float
     said: bytes = b""
     ended: bool = False
+    is_done: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     def take(self, data: bytes) -> None:
+        """What it says; nothing is its end, and one that has not said so has not looked at everything."""
         *lines, self.said = (self.said + data).split(b"\n")
-        self.findings += [Finding.from_json(line.decode()) for line in lines]
+        self.findings += [Finding.from_json(line.decode()) for line in lines if line != _DONE]
+        self.is_done = self.is_done or _DONE in lines
+        if not data:
+            self.ended = True
+            if not self.is_done:
+                self.findings.append(problem(self.check.name, "it ended before all was looked at"))
 
 
 def examine(checks: Sequence[Check], subject: Subject) -> Iterator[Finding]:
@@ -74,9 +83,8 @@ def _turn(selector: selectors.BaseSelector, running: Sequence[_Running]) -> None
         one: _Running = key.data
         data = os.read(one.pipe, _AT_A_TIME)
         one.take(data)
-        if not data:
+        if one.ended:
             selector.unregister(one.pipe)
-            one.ended = True
     for one in waiting:
         if not one.ended and one.until <= time.monotonic():
             selector.unregister(one.pipe)
@@ -111,17 +119,25 @@ def _work(check: Check, subject: Subject, pipe: int) -> NoReturn:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.alarm(int(check.deadline_s) + _LATE_S)
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(nowhere, descriptor)
-        for finding in _run(check, subject):
-            os.write(pipe, finding.to_json().encode() + b"\n")
+        with os.fdopen(pipe, "wb") as out:
+            for finding in _run(check, subject):
+                out.write(finding.to_json().encode() + b"\n")
+                out.flush()
+            out.write(_DONE + b"\n")
     finally:
         os._exit(0)
 
 
+def _say_nothing() -> None:
+    """Libraries that print have nowhere to. Raises OSError."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+
+
 def _run(check: Check, subject: Subject) -> Iterator[Finding]:
     try:
+        _say_nothing()
         yield from check.run(subject)
     except LaunchError:  # of becoming the service user, which has a check of its own
         yield note(check.name, "not tried: it needs the service user")

@@ -617,3 +617,16 @@ def test_without_a_service_user_the_rest_is_not_blamed(world: World) -> None:
     assert {one["check"] for one in examined.checks("problem")} == {"service user", "session"}
     (nft,) = examined.of("nft")
     assert (nft["status"], nft["text"]) == ("note", "not tried: it needs the service user")
+
+
+def test_dev_null_that_cannot_be_opened_is_named(world: World) -> None:
+    """Everything that opens it fails for it, whatever that is; a check that cannot begin has found nothing."""
+    closed = 'install -m 755 /dev/null "$1/null"'
+    with clinic(world, "user") as ward:
+        ward.in_mounts(
+            f'{closed} && mount --bind "$1/null" /dev/null', str(ward.devices).partition("/root")[2]
+        )
+        examined = ward.examine()
+    assert examined.status == 1
+    assert len(examined.checks("problem")) > 10
+    assert all("/dev/null" in one["text"] for one in examined.checks("problem"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -303,6 +304,17 @@ def fail(subject: Subject) -> Iterator[Finding]:
 def refuse(subject: Subject) -> Iterator[Finding]:
     raise SegmentError("no")
     yield
+
+
+def vanish(subject: Subject) -> Iterator[Finding]:
+    yield ok("vanishes", "said before")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_check_that_is_killed_is_no_check_that_found_nothing() -> None:
+    found = run(Check("vanishes", vanish), Check("says nothing", lambda _: []))
+    assert [one.status for one in found] == ["ok", "problem"]
+    assert found[1] == problem("vanishes", "it ended before all was looked at")
 
 
 def test_check_that_hangs_is_given_up_and_the_others_are_told_in_order() -> None:
