@@ -620,7 +620,7 @@ def test_without_a_service_user_the_rest_is_not_blamed(world: World) -> None:
 
 
 def test_dev_null_that_cannot_be_opened_is_named(world: World) -> None:
-    """Everything that opens it fails for it, whatever that is; a check that cannot begin has found nothing."""
+    """Whatever opens it fails for it; a check that cannot begin has not found nothing."""
     closed = 'install -m 755 /dev/null "$1/null"'
     with clinic(world, "user") as ward:
         ward.in_mounts(
