@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
 from typing import TypeVar
 
-from netns import conntrack, denials, link, nftables, queues, ruleset, shaping, tap
-from netns.errors import SegmentError, describe_os_error
+from netns import conntrack, denials, features, link, nftables, queues, ruleset, shaping, tap
+from netns.errors import RulesRefused, SegmentError, describe_os_error
 from netns.spec import GATEWAY, REDIRECTED_DNS_PORT, SegmentSpec
 from netns.stopwatch import Stopwatch
 from netns.syscalls import Namespace, setns, unshare
@@ -124,7 +124,7 @@ def make_interior(
             interior.tap = tap.open_tap("tap0")
             tap.make_tap("tap1")
             watch.step()
-            with nftables.applied_rules(nft, ruleset.render(spec, hosts, allow_ping)):
+            with _rules(nft, ruleset.render(spec, hosts, allow_ping)):
                 link.configure_links()
                 interior.route = _route_socket(spec)
             watch.step()
@@ -142,6 +142,16 @@ def make_interior(
         except OSError as error:
             raise SegmentError(describe_os_error("cannot make the tunnel's namespace", error)) from error
     return interior
+
+
+@contextlib.contextmanager
+def _rules(nft: str, script: str) -> Iterator[None]:
+    """`nftables.applied_rules`, whose refusal names what the kernel lacks. Raises SegmentError."""
+    try:
+        with nftables.applied_rules(nft, script):
+            yield
+    except RulesRefused as refusal:
+        raise features.explained(nft, refusal) from refusal
 
 
 @contextlib.contextmanager

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from netns import files, messages
+from netns import files, messages, pings
 from netns.announcing import Announcer
 from netns.becoming import become_netd
 from netns.children import Child, Children, tell_overdue
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
-from netns.hosts import HostMonitor, ping_permitted
+from netns.hosts import HostMonitor
 from netns.jobs import Jobs
 from netns.lines import log
 from netns.messages import Adopt, Create, Release
@@ -150,7 +150,7 @@ class Netd:
             self._tell(messages.Failed(identifier, str(error)))
             return
         order = Order(identifier, spec, self._hosts.networks)
-        ping = ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
+        ping = pings.ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
         self._making[identifier] = self._jobs.make(
             lambda: make_interior(spec, nft, order.hosts, ping, order.watch),
             lambda future: self._created(order, future),

@@ -21,6 +21,7 @@ from aero_l2.app.status import describe, keep_telling
 from aero_l2.app.supervised import Supervised
 from aero_l2.config import Settings
 from aero_l2.config.sources import Sources
+from aero_l2.doctor.short import ShortForm
 from aero_l2.door.listening import describe_origins, listen_advice, shown, shown_address
 from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
@@ -86,7 +87,8 @@ async def run(environment: Environment) -> int:
         maker = segment_maker(settings, netd, metrics, budget.dns_connections, audit)
     except NetnsError as error:
         return cannot_start(str(error))
-    readiness = Readiness(maker.open)
+    short = ShortForm(settings, environment.sources)
+    readiness = Readiness(maker.open, short.verdict, short.fix)
     supervisor = Supervised(environment.control, netd, ending)
     sockets = environment.sockets
     rules = CaptureRules.of(settings)
@@ -127,7 +129,10 @@ async def run(environment: Environment) -> int:
         announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"
     )
     reporting = report_status(door, readiness, reloader, supervisor)
-    others = [spawn(helper.watch(netd, readiness), name="helper")]
+    others = [
+        spawn(helper.watch(netd, readiness), name="helper"),
+        spawn(short.ask_resolvers(), name="resolvers"),
+    ]
     if trim := memory.trimmer():
         others.append(spawn(memory.give_back(lambda: door.active, trim), name="memory"))
     admin = environment.admin and start_admin(environment.admin, door, netd, settings, ending.ask)

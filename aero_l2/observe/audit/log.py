@@ -24,7 +24,7 @@ SUMMARY_S: Final = 30.0
 REFUSALS: Final = Rate(100, 5.0)
 """Lines about refused upgrades, of the whole process."""
 
-_log = structlog.get_logger("aero_l2.audit")
+_log = structlog.get_logger(component="audit")
 
 
 class Summed(Protocol):
@@ -126,7 +126,7 @@ class AuditLog:
             _log.info("the audit log is written again")
         else:
             self._metrics.audit_errors.inc()
-            _log.error("the audit log cannot be written; lines wait", reason=error.strerror or str(error))
+            _log.error("the audit log cannot be written", text=error.strerror or str(error))
 
 
 def open_log(
