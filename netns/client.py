@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from netns import files, messages
 from netns.account import Account, accounted, kind_of, unaccounted
+from netns.details import Ends
 from netns.errors import MessageError, NetdUnavailable, SegmentError, TruncatedMessage
 from netns.handles import SegmentHandles
 from netns.outbox import Outbox, Send
@@ -127,14 +128,13 @@ class NetdClient:
         answer: asyncio.Future[dict[str, int] | None] = asyncio.get_running_loop().create_future()
         return await self._ask(messages.ReadCounters(handles.id, number), number, answer, CREATE_TIMEOUT_S)
 
-    async def flows(self, handles: SegmentHandles) -> bytes | None:
-        """The active flows (`netns.conntrack.unpack`), None where netd does not know them.
-
-        Raises NetdUnavailable.
-        """
+    async def flows(self, handles: SegmentHandles, wanted: tuple[Ends, ...] | None = None) -> bytes | None:
+        """The active flows (`netns.conntrack.unpack`), None where netd does not know them. ``wanted``: see
+        `messages.ListFlows`; to be read by `netns.details.unpack`. Raises NetdUnavailable."""
         number = next(self._ids)
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        return await self._ask(messages.ListFlows(handles.id, number), number, answer, CREATE_TIMEOUT_S)
+        request = messages.ListFlows(handles.id, number, wanted)
+        return await self._ask(request, number, answer, CREATE_TIMEOUT_S)
 
     async def open_addresses(
         self, handles: SegmentHandles, openings: Sequence[tuple[IPv4Address, int]]
@@ -257,9 +257,8 @@ class NetdClient:
 
     def _made(self, identifier: int, descriptors: list[int], took: tuple[int, ...]) -> None:
         future = self._creating.get(identifier)
-        names: tuple[str, ...] = messages.HANDLES
-        if len(descriptors) > len(names):
-            names += messages.REDIRECT_HANDLES
+        more = len(descriptors) - len(messages.HANDLES)
+        names = messages.handle_names(redirects_dns=more >= 2, audits=more % 2 == 1)
         if len(descriptors) != len(names) or future is None or future.done():
             files.close_all(descriptors)  # nobody waits any more; `create` has sent its release
             return

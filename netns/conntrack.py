@@ -5,20 +5,22 @@ of events is opened by netd and only read by the server: sending on it, or askin
 capability of whoever calls (netlink(7)), and the server has none.
 """
 
-import ctypes
+import contextlib
 import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from netns import netlink
+from netns import netlink, sockfilter
 from netns.errors import SegmentError
 
 TCP: Final = socket.IPPROTO_TCP
 UDP: Final = socket.IPPROTO_UDP
 RECEIVE_BUFFER: Final = 128 * 1024
 """As asked for; the kernel takes double. What that does not hold is lost (ENOBUFS)."""
+AUDIT_BUFFER: Final = 1024 * 1024
+"""For who needs every event: the flows that may begin at once, three times."""
 MAX_EVENT: Final = 4096
 UNCOUNTED: Final = 2
 """Mark of entries that a dump passes over; the rules see to it that they have no events either."""
@@ -26,14 +28,16 @@ MAX_DUMPED: Final = 65_536
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 1
-_NEW, _GET, _DELETE, _GET_STATS = 0, 1, 2, 5
+_NEW, GET, _DELETE, _GET_STATS = 0, 1, 2, 5
+NEW, DESTROY = _SUBSYSTEM << 8 | _NEW, _SUBSYSTEM << 8 | _DELETE
+"""Types of messages about a flow; a dump's are the first, too."""
 _GROUPS = 0b111  # NEW, UPDATE, DESTROY
 _REQUEST, _DUMP = 0x1, 0x300
-_CREATED = 0x400  # NLM_F_CREATE in the flags of an event about a new entry
+CREATED = 0x400  # NLM_F_CREATE in the flags of an event about a new entry
 _ERROR = 0x2
-_TUPLE_ORIGINAL, _PROTOCOL_INFO, _MARK, _ID = 1, 4, 8, 12
+_TUPLE_ORIGINAL, _PROTOCOL_INFO, MARK, _ID = 1, 4, 8, 12
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 _OVER = (7, 8)  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
-_SO_ATTACH_FILTER, _SO_LOCK_FILTER = 26, 44
 # What surrounds protocol and id in every event about an IPv4 flow, by offset.
 _USUAL = (
     (20, struct.pack("=HHHH", 52, 0x8000 | _TUPLE_ORIGINAL, 20, 0x8000 | 1)),
@@ -56,20 +60,19 @@ class Flow(NamedTuple):
     attributes: bytes
 
 
-def open_events() -> int:
+def open_events(*, audit: bool = False) -> int:
     """A non-blocking socket with the events of the calling thread's namespace, as `kernel_filter` lets pass.
 
-    Raises OSError; SegmentError where the kernel cannot tell of its connections.
+    ``audit``: with a larger buffer, where the kernel allows one. Raises OSError; SegmentError where the
+    kernel cannot tell of its connections.
     """
     with _socket() as connection:
         _require_subsystem(connection)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        program = kernel_filter()
-        code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-        buffer = ctypes.create_string_buffer(code)
-        pointer = struct.pack("@HP", len(program), ctypes.addressof(buffer))
-        connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
-        connection.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AUDIT_BUFFER if audit else RECEIVE_BUFFER)
+        if audit:
+            with contextlib.suppress(PermissionError):  # beyond net.core.rmem_max
+                connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, AUDIT_BUFFER)
+        sockfilter.lock(connection, kernel_filter())
         connection.bind((connection.getsockname()[0], _GROUPS))
         connection.setblocking(False)
         return connection.detach()
@@ -88,7 +91,7 @@ def kernel_filter() -> list[tuple[int, int, int, int]]:
         (load_byte, 0, 0, 4),
         (equal, 15, 0, _DELETE),
         (load_byte, 0, 0, 7),
-        (any_bit, 13, 0, _CREATED >> 8),
+        (any_bit, 13, 0, CREATED >> 8),
         (set_a, 0, 0, 20),  # behind nlmsghdr and nfgenmsg
         (set_x, 0, 0, _PROTOCOL_INFO),
         (load_word, 0, 0, find),
@@ -113,19 +116,20 @@ def parse(data: bytes) -> Flow | None:
     if len(data) < 20:
         return None
     length, kind, flags = struct.unpack_from("=IHH", data)
-    if kind not in (_SUBSYSTEM << 8 | _NEW, _SUBSYSTEM << 8 | _DELETE) or not 20 <= length <= len(data):
+    if kind not in (NEW, DESTROY) or not 20 <= length <= len(data):
         return None
     gone = kind & 0xFF == _DELETE
-    if (gone or flags & _CREATED) and length >= _USUAL_END and _is_usual(data):
+    if (gone or flags & CREATED) and is_usual(data, length):
         protocol = data[_USUAL_PROTOCOL]
         number = int.from_bytes(data[_USUAL_ID:_USUAL_END])
         return Flow(protocol, number, gone, data[20:length]) if protocol in (TCP, UDP) else None
     return _flow(data[20:length], gone=gone)
 
 
-def _is_usual(data: bytes) -> bool:
-    """Whether the fields are where they always are: three comparisons in place of walking attributes."""
-    return all(data.startswith(framing, offset) for offset, framing in _USUAL)
+def is_usual(data: bytes, length: int) -> bool:
+    """Whether the fields of a new or ended flow are where they always are: three comparisons in place of
+    walking attributes."""
+    return length >= _USUAL_END and all(data.startswith(framing, offset) for offset, framing in _USUAL)
 
 
 def _flow(attributes: bytes, *, gone: bool) -> Flow | None:
@@ -133,12 +137,12 @@ def _flow(attributes: bytes, *, gone: bool) -> Flow | None:
     for kind, value in netlink.attributes(attributes):
         if kind == _TUPLE_ORIGINAL:
             protocol = _protocol(value)
-        elif kind == _MARK and int.from_bytes(value) == UNCOUNTED:
+        elif kind == MARK and int.from_bytes(value) == UNCOUNTED:
             return None
         elif kind == _ID and len(value) == 4:
             number = int.from_bytes(value)
         elif kind == _PROTOCOL_INFO and not gone:
-            over = _state(value) in _OVER
+            over = state_of(value) in _OVER
     if number is None or protocol not in (TCP, UDP):
         return None
     return Flow(protocol, number, over, attributes)
@@ -149,8 +153,8 @@ def _protocol(original: bytes) -> int:
     return _byte(dict(netlink.attributes(dict(netlink.attributes(original)).get(2, b""))).get(1, b""))
 
 
-def _state(info: bytes) -> int:
-    """CTA_PROTOINFO_TCP { CTA_PROTOINFO_TCP_STATE }."""
+def state_of(info: bytes) -> int:
+    """TCP's state: CTA_PROTOINFO_TCP { CTA_PROTOINFO_TCP_STATE }."""
     return _byte(dict(netlink.attributes(dict(netlink.attributes(info)).get(1, b""))).get(1, b""))
 
 
@@ -163,13 +167,18 @@ def dump(connection: socket.socket) -> list[Flow]:
 
     The kernel walks the one table of all namespaces for it: milliseconds.
     """
-    connection.send(_request(_GET, _DUMP))
     flows: list[Flow] = []
-    for payload in netlink.dumped(connection):
-        flow = _flow(payload[4:], gone=False)
+    for attributes in entries(connection):
+        flow = _flow(attributes, gone=False)
         if flow is not None and not flow.over and len(flows) < MAX_DUMPED:
             flows.append(flow)
     return flows
+
+
+def entries(connection: socket.socket) -> Iterator[bytes]:
+    """The attributes of every entry of the socket's namespace, to be read to the end. Raises OSError."""
+    connection.send(request(GET, _DUMP))
+    return (payload[4:] for payload in netlink.dumped(connection))
 
 
 def pack(flows: Iterable[Flow]) -> bytes:
@@ -190,7 +199,7 @@ def _socket() -> socket.socket:
 
 def _require_subsystem(connection: socket.socket) -> None:
     """Ask something cheap, for which the kernel loads its module."""
-    connection.send(_request(_GET_STATS, 0))
+    connection.send(request(_GET_STATS, 0))
     for kind, payload in netlink.split(connection.recv(65536)):
         if kind == _ERROR:
             try:
@@ -202,7 +211,8 @@ def _require_subsystem(connection: socket.socket) -> None:
                 ) from error
 
 
-def _request(operation: int, flags: int) -> bytes:
-    payload = struct.pack("=BB", socket.AF_INET, 0) + bytes(2)
+def request(operation: int, flags: int, attributes: bytes = b"") -> bytes:
+    """A message to the kernel, about IPv4."""
+    payload = struct.pack("=BB", socket.AF_INET, 0) + bytes(2) + attributes
     header = (16 + len(payload), _SUBSYSTEM << 8 | operation, _REQUEST | flags, 1, 0)
     return struct.pack("=IHHII", *header) + payload

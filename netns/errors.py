@@ -5,6 +5,7 @@
     ├── MessageError       a message between server and netd breaks its format
     ├── NetdUnavailable    netd is gone or not back yet; existing tunnels are unaffected
     └── SegmentError       one tunnel's namespace could not be made; everything done so far was undone
+        └── RulesRefused   nft(8) or the kernel would not take its rules
 
 Every message is one line for people: what was wrong, with which value, and what to do.
 """
@@ -39,6 +40,10 @@ class NetdUnavailable(NetnsError):
 
 class SegmentError(NetnsError):
     """A tunnel's namespace, TAPs, rules or NAT process could not be made."""
+
+
+class RulesRefused(SegmentError):
+    """The rules could not be loaded; the message has what nft said."""
 
 
 def describe_os_error(doing: str, error: OSError) -> str:

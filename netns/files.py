@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-MAX_FILE: Final = 1 << 20
+MAX_FILE: Final = 5 << 20
+"""As many flows as are ever dumped, with their details (`netns.details`)."""
 
 
 def close_all(descriptors: Iterable[int]) -> None:

@@ -11,22 +11,39 @@ import os
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from netns import conntrack
 from netns.errors import NetnsError
 
 DELAY_S: Final = 0.1
 """From the first event to reading all there are: waking up costs more than an event."""
+SOON_S: Final = 0.02
+"""The same where a listener wants to know when things happen."""
 READS_PER_TURN: Final = 64
-"""A flood of events takes its turn with everything else of the loop: 0.3 ms each."""
+"""A flood of events takes its turn with everything else of the loop: 0.3 ms each, 2 ms with a listener."""
 MAX_FLOWS: Final = conntrack.MAX_DUMPED
 """So many of each protocol are kept; a tunnel without limits may have more."""
+MAX_DRAINED: Final = 4096
+"""Events that are read at a tunnel's end, which is more than its socket holds."""
 PAUSE_S: Final = 1.0
 """Between two dumps, those of all tunnels together."""
 
 Ask = Callable[[], Awaitable[bytes | None]]
 """Has netd dump the namespace; None where that cannot be done at present. May raise NetnsError."""
+
+
+class Listener(Protocol):
+    """Who else hears of a tunnel's flows."""
+
+    def event(self, data: bytes, flow: conntrack.Flow | None) -> None:
+        """An event as it came (`netns.details.of_event`), and what it says of a TCP or UDP flow."""
+
+    def lost(self) -> None:
+        """Events were lost; a dump follows, between `FlowWatch.begin` and `FlowWatch.end`."""
+
+    def resyncing(self) -> None:
+        """A dump is asked for: from now on what comes has the last word."""
 
 
 class FlowWatch:
@@ -37,12 +54,22 @@ class FlowWatch:
         changed: told TCP and UDP flows, more (or fewer) than before.
         ask: see `Ask`.
         resync: shared by all tunnels.
+        listener: hears of every event, if there is one.
     """
 
-    def __init__(self, events: int, changed: Callable[[int, int], None], ask: Ask, resync: "Resync") -> None:
+    def __init__(
+        self,
+        events: int,
+        changed: Callable[[int, int], None],
+        ask: Ask,
+        resync: "Resync",
+        listener: Listener | None = None,
+    ) -> None:
         self._events = socket.socket(fileno=os.dup(events))
         self._changed = changed
         self._resync = resync
+        self._listener = listener
+        self._delay_s = DELAY_S if listener is None else SOON_S
         self.ask = ask
         self._active: dict[int, set[int]] = {conntrack.TCP: set(), conntrack.UDP: set()}
         self._incomplete = False
@@ -74,6 +101,8 @@ class FlowWatch:
     def begin(self) -> None:
         """A dump is asked for: from now on remember what changes."""
         self._since = {}
+        if self._listener is not None:
+            self._listener.resyncing()
 
     def end(self, dumped: Iterable[tuple[int, int]] | None) -> None:
         """The dump has come; None: it has not, and everything stays as it is."""
@@ -88,9 +117,26 @@ class FlowWatch:
             (found[protocol].add if began else found[protocol].discard)(flow)
         self._replace(found)
 
+    async def drain(self) -> None:
+        """Read what has come so far, in turns."""
+        for number in range(1, MAX_DRAINED):
+            try:
+                self._note(self._events.recv(conntrack.MAX_EVENT))
+            except BlockingIOError:
+                return
+            except OSError:
+                self._lose()
+            if number % READS_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    def _lose(self) -> None:
+        self._incomplete = True
+        if self._listener is not None:
+            self._listener.lost()
+
     def _readable(self) -> None:
         self._loop.remove_reader(self._events.fileno())
-        self._reading = self._loop.call_later(DELAY_S, self._read)
+        self._reading = self._loop.call_later(self._delay_s, self._read)
 
     def _read(self) -> None:
         before = self.counts()
@@ -100,7 +146,7 @@ class FlowWatch:
         except BlockingIOError:
             self._drained()
         except OSError as error:  # ENOBUFS: the socket takes no more until it is empty
-            self._incomplete = True
+            self._lose()
             delay_s = 0 if error.errno == errno.ENOBUFS else PAUSE_S
             self._reading = self._loop.call_later(delay_s, self._read)
         else:
@@ -109,6 +155,8 @@ class FlowWatch:
 
     def _note(self, data: bytes) -> None:
         flow = conntrack.parse(data)
+        if self._listener is not None:
+            self._listener.event(data, flow)
         if flow is None:
             return
         active = self._active[flow.protocol]

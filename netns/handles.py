@@ -17,7 +17,8 @@ class SegmentHandles:
     the LAN, broadcast allowed. ``dns_udp``, ``dns_tcp`` (listening): port 53 of the gateway. ``flows``:
     events of its connection tracking (`netns.conntrack`).
     ``redirected_udp``, ``redirected_tcp``: the same for DNS that the guest sent elsewhere, -1 where
-    that is not redirected.
+    that is not redirected. ``denials``: headers of refused packets (`netns.denials`), -1 where nobody asked
+    for them.
     """
 
     id: int
@@ -40,10 +41,11 @@ class SegmentHandles:
     """Microseconds of each of `netns.stopwatch.STEPS`."""
     redirected_udp: int = -1
     redirected_tcp: int = -1
+    denials: int = -1
 
     def close(self) -> None:
         """Close what is open; idempotent. The namespace and its NAT process go with the last descriptor."""
-        for name in messages.HANDLES + messages.REDIRECT_HANDLES:
+        for name in messages.handle_names(redirects_dns=True, audits=True):
             fd = getattr(self, name)
             setattr(self, name, -1)
             if fd >= 0:

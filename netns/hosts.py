@@ -1,4 +1,4 @@
-"""What netd needs to know of the host: what is local to it, kept current, and whether it lets users ping."""
+"""What netd needs to know of the host: what is local to it, kept current."""
 
 import errno
 import socket
@@ -78,12 +78,3 @@ class HostMonitor:
 
 def _concerns(kind: int, payload: bytes) -> bool:
     return kind not in (_NEW_ROUTE, _DELETE_ROUTE) or payload[_RTMSG_TYPE] == link.RTN_LOCAL
-
-
-def ping_permitted() -> bool:
-    """Whether the NAT process may open ping sockets: sysctl net.ipv4.ping_group_range, icmp(7)."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP):
-            return True
-    except OSError:
-        return False

@@ -47,7 +47,8 @@ def enter_namespaces() -> None:
         raise LaunchError(
             f"cannot make a user namespace as uid {uid}: {error}; check the sysctls "
             "user.max_user_namespaces, kernel.unprivileged_userns_clone and "
-            "kernel.apparmor_restrict_unprivileged_userns, and in a container its seccomp profile"
+            "kernel.apparmor_restrict_unprivileged_userns, and in a container its seccomp profile "
+            "(aero-l2 doctor says which it is)"
         ) from error
 
 

@@ -7,19 +7,21 @@ Server to netd:
                                   pidfd; not answered
     release  id                   forget it; not answered
     counters id, request          answered by counted
-    flows    id, request          answered by listed
+    flows    id, request [, wanted]  answered by listed; wanted: flows by their ends (`netns.details`)
     open     id, request, openings ([address, seconds], …)  answered by opened
 
 netd to server:
 
-    made     id, took  [HANDLES]  descriptors in the order of `HANDLES`, or `REDIRECT_HANDLES` behind;
-                                  microseconds of each of `stopwatch.STEPS`
+    made     id, took  [HANDLES]  descriptors in the order of `HANDLES`, `REDIRECT_HANDLES`,
+                                  `AUDIT_HANDLES`, the last two where there are such; microseconds of
+                                  each of `stopwatch.STEPS`
     ready    id                   its NAT process has opened the TAP; after made
     failed   id, reason           everything is undone
     sick     id, reason           its NAT process is given up and about to be killed; after made
     relieved id, connections, reason  so many of its TCP connections were reset
     counted  id, request, counters (name → packets, or null where it is not known)
-    listed   id, request  [file]  the active flows (`netns.conntrack.pack`); no file where they are not known
+    listed   id, request  [file]  the active flows (`netns.conntrack.pack`), or what `netns.details.read`
+                                  returns of those wanted; no file where they are not known
     opened   id, request, done    the addresses are within reach for so long, or nothing has changed
     host     addresses            the host's IPv4 addresses, at start and at each change
 
@@ -34,8 +36,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
+from netns import details, fields
 from netns.errors import MessageError, TruncatedMessage
-from netns.fields import counters_of, durations_of, fields_of, id_of
 from netns.files import close_all
 from netns.spec import SegmentSpec
 
@@ -43,9 +45,14 @@ MAX_MESSAGE = 65_536
 MAX_DESCRIPTORS = 16
 HANDLES = ("netns", "tap", "exit_pipe", "process", "stderr", "dhcp", "dns_udp", "dns_tcp", "flows")
 REDIRECT_HANDLES = ("redirected_udp", "redirected_tcp")
-MAX_OPENINGS = 256
-MAX_OPEN_S = 2**32
+AUDIT_HANDLES = ("denials",)
+MAX_OPENINGS = fields.MAX_OPENINGS
 _MAX_REASON = 500
+
+
+def handle_names(*, redirects_dns: bool, audits: bool) -> tuple[str, ...]:
+    """What `Made` carries for a tunnel of that kind, in this order."""
+    return HANDLES + (REDIRECT_HANDLES if redirects_dns else ()) + (AUDIT_HANDLES if audits else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,12 @@ class ReadCounters:
 
 @dataclass(frozen=True, slots=True)
 class ListFlows:
+    """wanted: these with all there is to know of them, or all flows where none is named; None: which are
+    active."""
+
     id: int
     request: int
+    wanted: tuple[details.Ends, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,37 +159,38 @@ def encode(message: Request | Answer) -> bytes:
     """The message as it goes on the socket."""
     match message:
         case Create(id, spec):
-            fields: dict[str, Any] = {"op": "create", "id": id, "spec": spec.to_message()}
+            body: dict[str, Any] = {"op": "create", "id": id, "spec": spec.to_message()}
         case Adopt(id):
-            fields = {"op": "adopt", "id": id}
+            body = {"op": "adopt", "id": id}
         case Release(id):
-            fields = {"op": "release", "id": id}
+            body = {"op": "release", "id": id}
         case ReadCounters(id, request):
-            fields = {"op": "counters", "id": id, "request": request}
-        case ListFlows(id, request):
-            fields = {"op": "flows", "id": id, "request": request}
+            body = {"op": "counters", "id": id, "request": request}
+        case ListFlows(id, request, wanted):
+            body = {"op": "flows", "id": id, "request": request}
+            body |= {} if wanted is None else {"wanted": details.to_message(wanted)}
         case OpenAddresses(id, request, openings):
             listed = [[str(address), seconds] for address, seconds in openings]
-            fields = {"op": "open", "id": id, "request": request, "openings": listed}
+            body = {"op": "open", "id": id, "request": request, "openings": listed}
         case Made(id, took):
-            fields = {"op": "made", "id": id, "took": took}
+            body = {"op": "made", "id": id, "took": took}
         case NatReady(id):
-            fields = {"op": "ready", "id": id}
+            body = {"op": "ready", "id": id}
         case Failed(id, reason):
-            fields = {"op": "failed", "id": id, "reason": reason[:_MAX_REASON]}
+            body = {"op": "failed", "id": id, "reason": reason[:_MAX_REASON]}
         case NatSick(id, reason):
-            fields = {"op": "sick", "id": id, "reason": reason[:_MAX_REASON]}
+            body = {"op": "sick", "id": id, "reason": reason[:_MAX_REASON]}
         case Relieved(id, connections, reason):
-            fields = {"op": "relieved", "id": id, "connections": connections, "reason": reason[:_MAX_REASON]}
+            body = {"op": "relieved", "id": id, "connections": connections, "reason": reason[:_MAX_REASON]}
         case Counted(id, request, counters):
-            fields = {"op": "counted", "id": id, "request": request, "counters": counters}
+            body = {"op": "counted", "id": id, "request": request, "counters": counters}
         case Listed(id, request):
-            fields = {"op": "listed", "id": id, "request": request}
+            body = {"op": "listed", "id": id, "request": request}
         case Opened(id, request, done):
-            fields = {"op": "opened", "id": id, "request": request, "done": done}
+            body = {"op": "opened", "id": id, "request": request, "done": done}
         case HostAddresses(addresses):
-            fields = {"op": "host", "addresses": [str(address) for address in sorted(addresses)]}
-    encoded = json.dumps(fields, separators=(",", ":")).encode()
+            body = {"op": "host", "addresses": [str(address) for address in sorted(addresses)]}
+    encoded = json.dumps(body, separators=(",", ":")).encode()
     if len(encoded) > MAX_MESSAGE:
         raise MessageError(f"message of {len(encoded)} bytes is over {MAX_MESSAGE}")
     return encoded
@@ -186,43 +198,45 @@ def encode(message: Request | Answer) -> bytes:
 
 def decode_request(data: bytes) -> Request:
     """What the server asks of netd. Raises MessageError, nothing else, whatever the bytes."""
-    match fields_of(data):
+    match fields.read(data):
         case {"op": "create", "id": id, "spec": dict(spec), **rest} if not rest:
-            return Create(id_of(id), SegmentSpec.from_message(spec))
+            return Create(fields.identifier(id), SegmentSpec.from_message(spec))
         case {"op": "adopt", "id": id, **rest} if not rest:
-            return Adopt(id_of(id))
+            return Adopt(fields.identifier(id))
         case {"op": "release", "id": id, **rest} if not rest:
-            return Release(id_of(id))
+            return Release(fields.identifier(id))
         case {"op": "counters", "id": id, "request": request, **rest} if not rest:
-            return ReadCounters(id_of(id), id_of(request))
+            return ReadCounters(fields.identifier(id), fields.identifier(request))
         case {"op": "flows", "id": id, "request": request, **rest} if not rest:
-            return ListFlows(id_of(id), id_of(request))
+            return ListFlows(fields.identifier(id), fields.identifier(request))
+        case {"op": "flows", "id": id, "request": request, "wanted": wanted, **rest} if not rest:
+            return ListFlows(fields.identifier(id), fields.identifier(request), details.from_message(wanted))
         case {"op": "open", "id": id, "request": request, "openings": list(openings), **rest} if not rest:
-            return OpenAddresses(id_of(id), id_of(request), _openings(openings))
+            return OpenAddresses(fields.identifier(id), fields.identifier(request), fields.openings(openings))
     raise MessageError("unknown request")
 
 
 def decode_answer(data: bytes) -> Answer:
     """What netd tells the server. Raises MessageError, nothing else, whatever the bytes."""
-    match fields_of(data):
+    match fields.read(data):
         case {"op": "made", "id": id, "took": list(took), **rest} if not rest:
-            return Made(id_of(id), durations_of(took))
+            return Made(fields.identifier(id), fields.durations(took))
         case {"op": "ready", "id": id, **rest} if not rest:
-            return NatReady(id_of(id))
+            return NatReady(fields.identifier(id))
         case {"op": "failed", "id": id, "reason": str(reason), **rest} if not rest:
-            return Failed(id_of(id), reason[:_MAX_REASON])
+            return Failed(fields.identifier(id), reason[:_MAX_REASON])
         case {"op": "sick", "id": id, "reason": str(reason), **rest} if not rest:
-            return NatSick(id_of(id), reason[:_MAX_REASON])
+            return NatSick(fields.identifier(id), reason[:_MAX_REASON])
         case {"op": "relieved", "id": id, "connections": number, "reason": str(reason), **rest} if not rest:
-            return Relieved(id_of(id), id_of(number), reason[:_MAX_REASON])
+            return Relieved(fields.identifier(id), fields.identifier(number), reason[:_MAX_REASON])
         case {"op": "counted", "id": id, "request": request, "counters": counters, **rest} if not rest:
-            return Counted(id_of(id), id_of(request), counters_of(counters))
+            return Counted(fields.identifier(id), fields.identifier(request), fields.counters(counters))
         case {"op": "listed", "id": id, "request": request, **rest} if not rest:
-            return Listed(id_of(id), id_of(request))
+            return Listed(fields.identifier(id), fields.identifier(request))
         case {"op": "opened", "id": id, "request": request, "done": bool(done), **rest} if not rest:
-            return Opened(id_of(id), id_of(request), done)
+            return Opened(fields.identifier(id), fields.identifier(request), done)
         case {"op": "host", "addresses": list(addresses), **rest} if not rest:
-            return HostAddresses(_addresses(addresses))
+            return HostAddresses(fields.addresses(addresses))
     raise MessageError("unknown answer")
 
 
@@ -248,25 +262,3 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
         cut = "descriptors" if flags & socket.MSG_CTRUNC else "data"
         raise TruncatedMessage(data, f"{cut} of a message did not fit (out of file descriptors?)")
     return data, list(descriptors)
-
-
-def _openings(values: list[Any]) -> tuple[tuple[IPv4Address, int], ...]:
-    if not 1 <= len(values) <= MAX_OPENINGS:
-        raise MessageError(f"{len(values)} addresses to open")
-    openings = {}
-    for value in values:
-        match value:
-            case [str(address), int(seconds)] if type(seconds) is int and 1 <= seconds <= MAX_OPEN_S:
-                openings.update(dict.fromkeys(_addresses([address]), seconds))
-            case _:
-                raise MessageError("not an address and seconds")
-    if len(openings) != len(values):
-        raise MessageError("an address to open twice")
-    return tuple(openings.items())
-
-
-def _addresses(values: list[Any]) -> frozenset[IPv4Address]:
-    try:
-        return frozenset(IPv4Address(value) for value in values if type(value) is str)
-    except ValueError as error:
-        raise MessageError(f"not an address: {error}") from error

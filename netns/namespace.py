@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
 from typing import TypeVar
 
-from netns import conntrack, link, nftables, queues, ruleset, shaping, tap
-from netns.errors import SegmentError, describe_os_error
+from netns import conntrack, denials, features, link, nftables, queues, ruleset, shaping, tap
+from netns.errors import RulesRefused, SegmentError, describe_os_error
 from netns.spec import GATEWAY, REDIRECTED_DNS_PORT, SegmentSpec
 from netns.stopwatch import Stopwatch
 from netns.syscalls import Namespace, setns, unshare
@@ -37,6 +37,7 @@ class Interior:
     flows: int = -1
     redirected_udp: int = -1
     redirected_tcp: int = -1
+    denials: int = -1
     netlink: int = -1
     route: int = -1
 
@@ -123,14 +124,16 @@ def make_interior(
             interior.tap = tap.open_tap("tap0")
             tap.make_tap("tap1")
             watch.step()
-            with nftables.applied_rules(nft, ruleset.render(spec, hosts, allow_ping)):
+            with _rules(nft, ruleset.render(spec, hosts, allow_ping)):
                 link.configure_links()
                 interior.route = _route_socket(spec)
             watch.step()
             interior.dhcp = _dhcp_socket()
             interior.dns_udp = _dns_socket(socket.SOCK_DGRAM)
             interior.dns_tcp = _dns_socket(socket.SOCK_STREAM)
-            interior.flows = conntrack.open_events()
+            interior.flows = conntrack.open_events(audit=spec.audit)
+            if spec.audit:
+                interior.denials = denials.open_log()
             if spec.redirect_dns:
                 interior.redirected_udp = _dns_socket(socket.SOCK_DGRAM, REDIRECTED_DNS_PORT)
                 interior.redirected_tcp = _dns_socket(socket.SOCK_STREAM, REDIRECTED_DNS_PORT)
@@ -139,6 +142,16 @@ def make_interior(
         except OSError as error:
             raise SegmentError(describe_os_error("cannot make the tunnel's namespace", error)) from error
     return interior
+
+
+@contextlib.contextmanager
+def _rules(nft: str, script: str) -> Iterator[None]:
+    """`nftables.applied_rules`, whose refusal names what the kernel lacks. Raises SegmentError."""
+    try:
+        with nftables.applied_rules(nft, script):
+            yield
+    except RulesRefused as refusal:
+        raise features.explained(nft, refusal) from refusal
 
 
 @contextlib.contextmanager

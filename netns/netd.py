@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from netns import files, messages
+from netns import files, messages, pings
 from netns.announcing import Announcer
 from netns.becoming import become_netd
 from netns.children import Child, Children, tell_overdue
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
-from netns.hosts import HostMonitor, ping_permitted
+from netns.hosts import HostMonitor
 from netns.jobs import Jobs
 from netns.lines import log
 from netns.messages import Adopt, Create, Release
@@ -127,8 +127,8 @@ class Netd:
             case messages.ReadCounters(id, number):
                 counters = self._inside(id, "read the counters of", Segment.counters)
                 self._tell(messages.Counted(id, number, counters))
-            case messages.ListFlows(id, number):
-                with files.file_of(self._inside(id, "list the flows of", Segment.flows)) as file:
+            case messages.ListFlows(id, number, wanted):
+                with files.file_of(self._inside(id, "list the flows of", lambda s: s.flows(wanted))) as file:
                     self._tell(messages.Listed(id, number), file)
             case messages.OpenAddresses(id, number, openings):
                 done = self._inside(id, "open addresses in", lambda s: s.open_addresses(openings))
@@ -150,7 +150,7 @@ class Netd:
             self._tell(messages.Failed(identifier, str(error)))
             return
         order = Order(identifier, spec, self._hosts.networks)
-        ping = ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
+        ping = pings.ping_permitted()  # here: a thread of the workshop is in no namespace of the host's
         self._making[identifier] = self._jobs.make(
             lambda: make_interior(spec, nft, order.hosts, ping, order.watch),
             lambda future: self._created(order, future),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from netns import netlink
-from netns.errors import SegmentError
+from netns.errors import RulesRefused, SegmentError
 from netns.hostrules import HOST_SET
 from netns.names import NAMED_SET
 from netns.ruleset import TABLE
@@ -33,7 +33,7 @@ _NFT_TIMEOUT_S = 10
 def applied_rules(program: str, script: str) -> Iterator[None]:
     """Apply ``script`` as one transaction in the calling thread's namespace while the block runs.
 
-    The rules stand when the block has ended. Raises SegmentError.
+    The rules stand when the block has ended. Raises SegmentError, RulesRefused where nft would not.
     """
     try:
         nft = subprocess.Popen(
@@ -56,7 +56,7 @@ def applied_rules(program: str, script: str) -> Iterator[None]:
             nft.kill()
     if nft.returncode:
         first = said.decode(errors="replace").strip().splitlines()
-        raise SegmentError(f"{program} -f -: status {nft.returncode}: {first[0][:200] if first else ''}")
+        raise RulesRefused(f"{program} -f -: status {nft.returncode}: {first[0][:200] if first else ''}")
 
 
 def _write_script(nft: "subprocess.Popen[bytes]", script: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
-from netns import answers, hostrules, names, newflows, otherports, queues, shaping, udpports
+from netns import answers, auditrules, hostrules, names, newflows, otherports, queues, shaping, udpports
 from netns.portrules import has_all, refused_ports
 from netns.spec import (
     GATEWAY,
@@ -84,9 +84,10 @@ def render(spec: SegmentSpec, hosts: frozenset[IPv4Network], allow_ping: bool) -
     ``allow_ping``: whether the NAT process may open ping sockets (sysctl net.ipv4.ping_group_range).
     """
     counters = "\n".join(f"  counter {name} {{ }}" for name in COUNTERS)
-    return f"""\
+    rules = f"""\
 table inet {TABLE} {{
 {counters}
+{auditrules.declarations(spec)}\
   set {hostrules.HOST_SET} {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(hosts))} }}
   set denied4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.denied))} }}
   set allowed4 {{ type ipv4_addr; flags interval; {_elements(collapse_addresses(spec.allowed))} }}
@@ -117,6 +118,7 @@ table arp {TABLE} {{
   }}
 }}
 """
+    return auditrules.told(rules, spec)
 
 
 def _guard() -> str:
@@ -261,7 +263,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
 {ping}    counter name denied_protocol goto refuse
   }}
   chain admit_tcp {{
-{_limit(spec.max_tcp_flows, "limit_tcp")}\
+{_limit(spec.max_tcp_flows, "limit_tcp")}{auditrules.begun(spec)}\
     {newflows.TCP_EVENTS}
     ct timeout set "tcp_life"
     accept
@@ -269,7 +271,7 @@ def _forward(spec: SegmentSpec, allow_ping: bool) -> str:
 {otherports.chain(spec)}
 {hostrules.chain()}
   chain admit_udp {{
-{_limit(spec.max_udp_flows, "limit_udp")}\
+{_limit(spec.max_udp_flows, "limit_udp")}{auditrules.begun(spec)}\
 {otherports.remember()}
     {newflows.UDP_EVENTS}
     meta l4proto udp ct timeout set "udp_life"

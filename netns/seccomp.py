@@ -40,7 +40,7 @@ _AARCH64 = {
     "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "finit_module": 273,
     "bpf": 280, "execveat": 281, "userfaultfd": 282, "kexec_file_load": 294,
 }  # fmt: skip
-_MACHINES = {  # AUDIT_ARCH_*, clone, socket, denied
+MACHINES = {  # AUDIT_ARCH_*, clone, socket, denied
     "x86_64": (0xC000003E, 56, 41, _X86_64 | _COMMON),
     "aarch64": (0xC00000B7, 220, 198, _AARCH64 | _COMMON),
 }
@@ -61,9 +61,9 @@ Instruction = tuple[int, int, int, int]
 
 def build_filter(machine: str) -> list[Instruction]:
     """The filter as classic BPF. Raises LaunchError for a machine whose numbers are not known here."""
-    if machine not in _MACHINES:
+    if machine not in MACHINES:
         raise LaunchError(f"no seccomp filter for {machine}: the server runs on x86_64 and aarch64")
-    arch, clone, socket, denied = _MACHINES[machine]
+    arch, clone, socket, denied = MACHINES[machine]
     refuse, missing = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
     program = [
         (_LOAD, 0, 0, _OFFSET_ARCH),

@@ -3,18 +3,20 @@
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from netns import conntrack, link, messages, nftables, queues
+from netns import conntrack, details, link, messages, nftables, queues
 from netns.children import Child
 from netns.jobs import Jobs
 from netns.namespace import Interior
 from netns.nat import NatDriver
 from netns.spec import SegmentSpec
 from netns.stopwatch import Stopwatch
+
+_SERVERS = ("tap", "dhcp", "dns_udp", "dns_tcp", "flows", "redirected_udp", "redirected_tcp", "denials")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,14 @@ class Segment:
         with _borrowed(self.interior.route) as route:
             return counters | queues.read_lost(route, self.early_losses)
 
-    def flows(self) -> bytes:
-        """The active flows, as `conntrack.pack` writes them. Raises OSError."""
+    def flows(self, wanted: Sequence[details.Ends] | None = None) -> bytes:
+        """The active flows, as `conntrack.pack` writes them; those of `details.read`, where that is asked.
+
+        Raises OSError.
+        """
         with _borrowed(self.interior.netlink) as netlink:
+            if wanted is not None:
+                return details.read(netlink, wanted)
             return conntrack.pack(conntrack.dump(netlink))
 
     def open_addresses(self, openings: Iterable[tuple[IPv4Address, int]]) -> Literal[True]:
@@ -85,7 +92,7 @@ class Segment:
 
     def handed_over(self) -> None:
         """Close what only the server needs from now on."""
-        for name in ("tap", "dhcp", "dns_udp", "dns_tcp", "flows", "redirected_udp", "redirected_tcp"):
+        for name in _SERVERS:
             if getattr(self.interior, name) >= 0:
                 os.close(getattr(self.interior, name))
             setattr(self.interior, name, -1)
@@ -119,7 +126,7 @@ class NatProcess:
     def descriptors(self, process: int, spec: SegmentSpec) -> list[int]:
         """What the server gets of the tunnel, in order; ``process``: its pidfd."""
         handles = {**self.handles, "process": process}
-        names = messages.HANDLES + (messages.REDIRECT_HANDLES if spec.redirect_dns else ())
+        names = messages.handle_names(redirects_dns=spec.redirect_dns, audits=spec.audit)
         return [handles[name] for name in names]
 
 
@@ -151,6 +158,7 @@ def start_nat(
         "flows": interior.flows,
         "redirected_udp": interior.redirected_udp,
         "redirected_tcp": interior.redirected_tcp,
+        "denials": interior.denials,
     }
     return NatProcess(pid, ready_read, handles)
 

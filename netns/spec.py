@@ -82,7 +82,8 @@ class SegmentSpec:
     refused whatever they say. Ports have to be among the allowed and not among the denied ones. Limits are
     flows at a time, 0 = none. ``max_bytes_per_second`` holds for each direction, 0 = none; ``bytes_burst``
     may pass at once. ``only_named``: only addresses that DNS has handed out are within reach;
-    ``redirect_dns``: DNS to any other server comes to the gateway, encrypted DNS is refused.
+    ``redirect_dns``: DNS to any other server comes to the gateway, encrypted DNS is refused. ``audit``: flows
+    are accounted for, and refused packets told of (`netns.auditrules`).
     """
 
     denied: tuple[IPv4Network, ...] = ()
@@ -101,6 +102,7 @@ class SegmentSpec:
     max_new_flows_per_s: int = 500
     only_named: bool = False
     redirect_dns: bool = False
+    audit: bool = False
 
     def __post_init__(self) -> None:
         prefixes = max(len(self.denied), len(self.allowed), len(self.special))
@@ -146,6 +148,7 @@ class SegmentSpec:
             "max_new_flows_per_s": self.max_new_flows_per_s,
             "only_named": self.only_named,
             "redirect_dns": self.redirect_dns,
+            "audit": self.audit,
         }
 
     @classmethod
@@ -171,6 +174,7 @@ class SegmentSpec:
                 max_new_flows_per_s=_integer(fields["max_new_flows_per_s"]),
                 only_named=_boolean(fields["only_named"]),
                 redirect_dns=_boolean(fields["redirect_dns"]),
+                audit=_boolean(fields["audit"]),
             )
         except (AddressValueError, ValueError, TypeError) as error:
             raise MessageError(f"segment: {error}") from error

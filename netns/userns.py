@@ -23,10 +23,15 @@ def enter_user_namespace(uid: int, gid: int, more: Namespace = Namespace.MOUNT) 
     """
     outer_uid, outer_gid = os.geteuid(), os.getegid()
     unshare(Namespace.USER | Namespace.MOUNT | more)
+    map_only_caller(uid, gid, outer_uid, outer_gid)
+    mount("none", "/", "", Mount.REC | Mount.SLAVE)
+
+
+def map_only_caller(uid: int, gid: int, outer_uid: int, outer_gid: int) -> None:
+    """In a user namespace that is new: who made it, as ``outer_uid``, is ``uid`` there. Raises OSError."""
     write_at_once("/proc/self/setgroups", "deny")
     write_at_once("/proc/self/uid_map", f"{uid} {outer_uid} 1")
     write_at_once("/proc/self/gid_map", f"{gid} {outer_gid} 1")
-    mount("none", "/", "", Mount.REC | Mount.SLAVE)
 
 
 def give_up_capabilities() -> None:

@@ -69,9 +69,9 @@ def _own_folders(paths: Iterable[str], user: pwd.struct_passwd) -> Iterator[Path
 
 def check_user_setting(name: str) -> None:
     """For a start by an ordinary user: a service user can only be itself. Raises LaunchError."""
-    if name != _user_name():
+    if name != user_name():
         raise LaunchError(
-            f"AERO_L2_USER={name!r} needs a start by root; this one is by {_user_name()}: leave it unset"
+            f"AERO_L2_USER={name!r} needs a start by root; this one is by {user_name()}: leave it unset"
         )
 
 
@@ -167,12 +167,13 @@ def check_code_is_readable() -> None:
         unreadable.append(Path(sys.executable))
     if unreadable or not files:
         raise LaunchError(
-            f"{unreadable[0] if unreadable else source} cannot be read by user {_user_name()}: "
+            f"{unreadable[0] if unreadable else source} cannot be read by user {user_name()}: "
             f"chmod -R go+rX {source}, or name another user in AERO_L2_USER"
         )
 
 
-def _user_name() -> str:
+def user_name() -> str:
+    """Name of who runs this, or its number."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -24,7 +24,7 @@ class Slirp4netns:
 
     def prepare(self) -> None:
         """Find the program; probe it once per path and modification time. Raises NatError."""
-        self._program()
+        self.program()
 
     def start(
         self,
@@ -39,7 +39,7 @@ class Slirp4netns:
     ) -> int:
         """See `slirp.backend.Backend.start`. Sandbox and seccomp are always on, its DNS always off."""
         command = [
-            self._program(),
+            self.program(),
             f"--exit-fd={exit_fd}",
             f"--ready-fd={ready_fd}",
             f"--mtu={MTU}",
@@ -68,7 +68,8 @@ class Slirp4netns:
         self._limit_files(child.pid, max_files)
         return child.pid
 
-    def _program(self) -> str:
+    def program(self) -> str:
+        """Its path, once its features are known to do. Raises NatError."""
         found = shutil.which("slirp4netns", path=self._search_path)
         if found is None:
             raise NatMissing(

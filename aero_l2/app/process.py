@@ -34,7 +34,10 @@ def raise_file_limit(settings: Settings) -> FileBudget:
         )
     redirects_dns = DomainLists.of(settings).own_dns
     captures = settings.capture_dir is not None
-    budget = file_budget(hard, settings.max_pending_dns, redirects_dns=redirects_dns, captures=captures)
+    audits = settings.audit_log is not None
+    budget = file_budget(
+        hard, settings.max_pending_dns, redirects_dns=redirects_dns, captures=captures, audits=audits
+    )
     if not 0 < settings.max_connections <= budget.tunnels:
         _log.warning(
             "file descriptors limit the tunnels",

@@ -16,15 +16,17 @@ from aero_l2.app import helper, memory
 from aero_l2.app.admin import AdminFiles, start_admin
 from aero_l2.app.ending import Ending, finish, remind
 from aero_l2.app.process import cannot_start, raise_file_limit
-from aero_l2.app.segments import segment_maker
+from aero_l2.app.segments import open_audit_log, segment_maker
 from aero_l2.app.status import describe, keep_telling
 from aero_l2.app.supervised import Supervised
 from aero_l2.config import Settings
 from aero_l2.config.sources import Sources
+from aero_l2.doctor.short import ShortForm
 from aero_l2.door.listening import describe_origins, listen_advice, shown, shown_address
 from aero_l2.door.reload import Reloader
 from aero_l2.door.server import DoorServer, serve
 from aero_l2.observe import log
+from aero_l2.observe.audit.log import AuditLog, Unusable
 from aero_l2.observe.capture.captures import Captures
 from aero_l2.observe.capture.rules import CaptureRules
 from aero_l2.observe.limit import LimitedLog
@@ -74,14 +76,19 @@ async def run(environment: Environment) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     metrics = Metrics(is_on=settings.metrics == "on")
     metrics.python_blocks.set_function(sys.getallocatedblocks)
+    try:
+        audit = open_audit_log(settings, metrics)
+    except Unusable as error:
+        return cannot_start(f"AERO_L2_AUDIT_LOG: {error}")
     netd = NetdClient(
         functools.partial(_helper_log.write, "error"), back=_helper_is_back, account=metrics.netd_request
     )
     try:
-        maker = segment_maker(settings, netd, metrics, budget.dns_connections)
+        maker = segment_maker(settings, netd, metrics, budget.dns_connections, audit)
     except NetnsError as error:
         return cannot_start(str(error))
-    readiness = Readiness(maker.open)
+    short = ShortForm(settings, environment.sources)
+    readiness = Readiness(maker.open, short.verdict, short.fix)
     supervisor = Supervised(environment.control, netd, ending)
     sockets = environment.sockets
     rules = CaptureRules.of(settings)
@@ -96,6 +103,7 @@ async def run(environment: Environment) -> int:
             room=Host().room,
             sockets=sockets,
             captures=captures,
+            audit=audit,
         )
     except OSError as error:
         return cannot_start(
@@ -118,12 +126,15 @@ async def run(environment: Environment) -> int:
         _log.warning("settings need a look", text=warning)
     if metrics.is_on:
         await maker.processes.look()  # the thread that it needs is there from the start
-    reloader = reload_on_hang_up(environment, door, supervisor)
+    reloader = reload_on_hang_up(environment, door, supervisor, audit)
     announcing = spawn(
         announce(readiness, door, supervisor, to_stdout=environment.ready_stdout), name="announce"
     )
     reporting = report_status(door, readiness, reloader, supervisor)
-    others = [spawn(helper.watch(netd, readiness), name="helper")]
+    others = [
+        spawn(helper.watch(netd, readiness), name="helper"),
+        spawn(short.ask_resolvers(), name="resolvers"),
+    ]
     if trim := memory.trimmer():
         others.append(spawn(memory.give_back(lambda: door.active, trim), name="memory"))
     admin = environment.admin and start_admin(environment.admin, door, netd, settings, ending.ask)
@@ -146,6 +157,8 @@ async def run(environment: Environment) -> int:
         await finish(captures, min(door.grace_s, left_s), ending)
     await readiness.close()
     netd.detach()
+    if audit is not None:
+        await audit.close()
     _log.info("ended", seconds=round(loop.time() - begun, 3), closed=closed)
     return 0
 
@@ -167,8 +180,13 @@ async def watch_from(door: DoorServer, environment: Environment) -> str | None:
     return None
 
 
-def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Supervised) -> Reloader:
-    """From now on SIGHUP reads the settings again; one that came during the start is not lost."""
+def reload_on_hang_up(
+    environment: Environment, door: DoorServer, supervisor: Supervised, audit: AuditLog | None
+) -> Reloader:
+    """From now on SIGHUP reads the settings again; one that came during the start is not lost.
+
+    Whatever they are, the audit log goes on in a file of its name: the old one may have been moved away.
+    """
 
     def apply(settings: Settings) -> None:
         log.configure(settings.log_level, settings.log_format)
@@ -178,7 +196,13 @@ def reload_on_hang_up(environment: Environment, door: DoorServer, supervisor: Su
         supervisor.say(Word.RELOADING if is_busy else Word.RELOADED)
 
     reloader = Reloader(environment.sources, environment.settings, apply, busy, environment.warnings)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request)
+
+    def hang_up() -> None:
+        if audit is not None:
+            audit.reopen()
+        reloader.request()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
     return reloader
 

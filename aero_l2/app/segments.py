@@ -1,10 +1,11 @@
-"""Everything a tunnel's segment is made of, from the settings."""
+"""What a tunnel's segment is made of, and the audit log that hears of it, from the settings."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
 
 from aero_l2.config import Settings
+from aero_l2.observe.audit.log import AuditLog, open_log
 from aero_l2.observe.metrics import Metrics
 from aero_l2.policy.domains import DomainLists
 from aero_l2.policy.egress import EgressPolicy
@@ -35,7 +36,11 @@ class ResolverCounters(ResolverCounts):
 
 
 def segment_maker(
-    settings: Settings, netd: NetdClient, metrics: Metrics, dns_connections: int
+    settings: Settings,
+    netd: NetdClient,
+    metrics: Metrics,
+    dns_connections: int,
+    audit: AuditLog | None = None,
 ) -> SegmentMaker:
     """Everything a tunnel's segment is made of, from the settings."""
     policy = EgressPolicy.of(settings)
@@ -58,4 +63,16 @@ def segment_maker(
     )
     metrics.dns_pending.set_function(lambda: resolver.pending)
     spec = segment_spec(settings)
-    return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics, dns_connections)
+    return SegmentMaker(netd, spec, settings.forwards, policy, resolver, metrics, dns_connections, audit)
+
+
+def open_audit_log(settings: Settings, metrics: Metrics) -> AuditLog | None:
+    """The audit log, None where there is to be none. Raises Unusable."""
+    return open_log(
+        settings.audit_log or "",
+        settings.audit_max_bytes,
+        settings.audit_max_files,
+        metrics,
+        has_queries=settings.audit_dns,
+        version=settings.version,
+    )

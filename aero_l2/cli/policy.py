@@ -20,7 +20,7 @@ from aero_l2.policy.explain import Destination, Protocol, Verdict, explain, expl
 from aero_l2.policy.ipv6 import why_denied
 from aero_l2.services.dns.local_names import owner_of_denial
 from aero_l2.session.spec import segment_spec
-from netns import hosts, link, ruleset
+from netns import link, pings, ruleset
 from netns.spec import Forward
 
 EXIT_DENIED: Final = 1
@@ -75,7 +75,7 @@ def show(config: Config = None) -> None:
                 "which is looked up for each tunnel"
             )
     spec = segment_spec(settings, tuple(known))
-    typer.echo(ruleset.render(spec, _host_networks(), hosts.ping_permitted()), nl=False)
+    typer.echo(ruleset.render(spec, _host_networks(), pings.ping_permitted()), nl=False)
 
 
 def _forward(rule: ForwardRule) -> Forward | None:

@@ -12,6 +12,7 @@ from aero_l2 import __version__
 from aero_l2.cli import policy, token
 from aero_l2.cli.admin import admin
 from aero_l2.cli.connect import connect
+from aero_l2.cli.doctor import doctor
 from aero_l2.cli.errors import EXIT_UNWRITTEN, EXIT_USAGE, complain, unwritten
 from aero_l2.cli.probe import probe_
 from aero_l2.cli.serve import serve
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(settings)
 app.command()(connect)
+app.command()(doctor)
 app.command("probe")(probe_)
 app.command()(top)
 app.command()(admin)

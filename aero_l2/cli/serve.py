@@ -5,27 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from typing import Annotated, NoReturn
 
 import typer
 
+from aero_l2.app import launching
 from aero_l2.cli.errors import EXIT_USAGE, complain
-from aero_l2.config import Loaded, Settings, Sources, gather, handover, load
+from aero_l2.config import Loaded, Settings, Sources, gather, load
 from aero_l2.config.effective import lines
 from aero_l2.errors import ConfigError
-from aero_l2.quota.tcpmemory import share_of_guests
 
-DRIVER = "slirp.slirp4netns:Slirp4netns"
-_SYSTEM_PATHS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What the supervisor and its children may need of ours. Settings go by a file in memory.
-_PASSED_ON = frozenset(("PATH", "LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR"))
-# systemd's words to the process it started, for the supervisor alone: sd_notify(3), sd_listen_fds(3).
-_OF_SYSTEMD = frozenset(
-    ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-)
-_LOCALE = "LC_"
 
 
 def serve(
@@ -92,30 +82,11 @@ def _open_standard_streams() -> None:
 
 def _become_supervisor(sources: Sources, settings: Settings, *, ready_stdout: bool) -> NoReturn:
     """Replace this process by the supervisor, which needs none of what was imported here."""
-    environment = _passed_on(os.environ)
-    server = [sys.executable, "-I", "-m", "aero_l2.app", *(["--ready-stdout"] if ready_stdout else [])]
-    launch = [sys.executable, "-I", "-m", "netns.launch"]
-    launch += ["--driver", DRIVER, "--search-path", _search_path(environment)]
-    launch += ["--max-tcp-memory", str(settings.max_tcp_memory or share_of_guests())]
-    launch += ["--log-level", settings.log_level, "--log-format", settings.log_format]
-    launch += ["--user", settings.user] if settings.user else []
-    launch += ["--admin-socket", settings.admin_socket] if settings.admin_socket else []
-    launch += ["--folder", os.path.abspath(settings.capture_dir)] if settings.capture_dir else []
-    launch += ["--settings-fd", str(handover.write(sources))]
+    environment = launching.environment_of(os.environ)
+    options = ["--ready-stdout"] if ready_stdout else []
+    launch, _ = launching.command(sources, settings, launching.search_path(environment), options)
     if sys.stdout is not None:  # closed by whoever started us
         sys.stdout.flush()
     # The supervisor unblocks them once it can pass them on, so that none is lost in between.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    os.execve(sys.executable, [*launch, "--", *server], environment)
-
-
-def _passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    names = _PASSED_ON | _OF_SYSTEMD
-    return {name: value for name, value in environment.items() if name in names or name.startswith(_LOCALE)}
-
-
-def _search_path(environment: Mapping[str, str]) -> str:
-    """PATH, then where Debian keeps nft and slirp4netns, which an ordinary user's PATH leaves out."""
-    given = environment.get("PATH", "").split(":")
-    absolute = [folder for folder in given if folder.startswith("/")]
-    return ":".join(dict.fromkeys([*absolute, *_SYSTEM_PATHS]))
+    os.execve(sys.executable, launch, environment)

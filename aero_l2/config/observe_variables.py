@@ -40,7 +40,8 @@ OBSERVE_THEME: Final = Theme("What an operator sees", (
     ),
     Variable(
         "audit_log", "AERO_L2_AUDIT_LOG", "", values.optional_text,
-        "File of one JSON line for each flow of a guest (docs/audit.md), or `stdout`; unset: none.", "path",
+        "File of JSON lines about flows, refusals and tunnels (docs/audit.md), or `stdout`; unset: none.",
+        "path",
     ),
     Variable(
         "audit_max_bytes", "AERO_L2_AUDIT_MAX_BYTES", "67108864", Number(0, _MAX_BYTES, NO_LIMIT),

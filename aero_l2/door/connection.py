@@ -193,10 +193,7 @@ class Connection(Answering):
     def _refuse(self, refusal: Refusal) -> None:
         if self._step is Step.DONE:
             return
-        refusal.count(self._door.metrics)
-        fields = {**subject(), **self._who, "status": refusal.status, **refusal.fields()}
-        kind = refusal.text.partition(":")[0]
-        self._door.log.write("info", "upgrade refused", refusal.text, kind=kind, **fields)
+        self._door.refused(refusal, {**subject(), **self._who, **refusal.fields()})
         self._answer(refusal.response())
 
     def _answer(self, response: Response, *, head_only: bool = False) -> None:

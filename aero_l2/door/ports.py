@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aero_l2.door.endpoints import Answer, Endpoints
-from aero_l2.door.handshake import DoorRules
+from aero_l2.door.handshake import DoorRules, Refusal
 from aero_l2.door.http import RequestHead
 from aero_l2.errors import Overloaded
 from aero_l2.observe.limit import LimitedLog
@@ -49,6 +50,9 @@ class Door(Protocol):
 
     def answer(self, head: RequestHead) -> Answer:
         """The answer to a request that asks for no tunnel."""
+
+    def refused(self, refusal: Refusal, who: Mapping[str, Any]) -> None:
+        """An upgrade is: count it, and have it in the logs with these fields."""
 
     def overload(self, client: str) -> Overloaded | None:
         """Why nobody, or not this client, can be taken on now."""

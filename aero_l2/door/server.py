@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import structlog
 
@@ -16,7 +16,7 @@ from aero_l2.config.values import ListenAddress
 from aero_l2.door.answering import Answering
 from aero_l2.door.connection import Connection
 from aero_l2.door.endpoints import Answer, BuildInfo, Endpoints, Readiness
-from aero_l2.door.handshake import DoorRules
+from aero_l2.door.handshake import DoorRules, Refusal
 from aero_l2.door.http import RequestHead, Response
 from aero_l2.door.listener import Listener
 from aero_l2.door.lobby import Lobby
@@ -24,6 +24,7 @@ from aero_l2.door.monitor import Monitor
 from aero_l2.door.pressure import HostRoom, Pressure
 from aero_l2.door.sessions import SESSION_PATH, Moment, SessionIssuer
 from aero_l2.errors import Overloaded
+from aero_l2.observe.audit.log import AuditLog
 from aero_l2.observe.capture.captures import Captures
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
@@ -68,8 +69,10 @@ class DoorServer:
         files: int = 0,
         room: HostRoom = lambda _: Room(),
         captures: Captures | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self._captures = captures
+        self._audit = audit
         self.tunnels = tunnels
         self.endpoints = endpoints
         self.metrics: Metrics = endpoints.metrics
@@ -204,6 +207,14 @@ class DoorServer:
             self.log.write("info", "session refused", text, kind=kind, client=client, status=response.status)
         return response
 
+    def refused(self, refusal: Refusal, who: Mapping[str, Any]) -> None:
+        """An upgrade is: count it, and have it in the logs with these fields."""
+        refusal.count(self.metrics)
+        text, kind = refusal.text, refusal.text.partition(":")[0]
+        self.log.write("info", "upgrade refused", text, kind=kind, status=refusal.status, **who)
+        if self._audit is not None:
+            self._audit.refused(who.get("client", ""), refusal.status, text, kind, who.get("principal"))
+
     def overload(self, client: str) -> Overloaded | None:
         """Why nobody, or not this client, can be taken on now."""
         late = self.pressure.too_late()
@@ -245,19 +256,21 @@ async def serve(
     ping_interval_s: float = PING_INTERVAL_S,
     sockets: Sequence[socket.socket] = (),
     captures: Captures | None = None,
+    audit: AuditLog | None = None,
 ) -> DoorServer:
     """Listen as `settings` say, making tunnels' segments by `opener`.
 
     `budget`: what the file descriptors suffice for, `room`: what the host has for so many tunnels; nothing
     limits them by default. `ping_interval_s`: between WebSocket pings, where the server sends them.
     `sockets`: listen on these instead, owned from now on. `captures`: what captures tunnels.
+    `audit`: the audit log, if there is one.
 
     Raises:
         OSError: the address cannot be bound.
     """
     files, waiting = (budget.tunnels, budget.waiting) if budget is not None else (0, MAX_WAITING)
     limits = permit_limits(settings, files)
-    tunnels = Tunnels(opener, limits=limits, options=TunnelOptions(), metrics=metrics)
+    tunnels = Tunnels(opener, limits=limits, options=TunnelOptions(), metrics=metrics, audit=audit)
     build = BuildInfo(settings.version, settings.git_sha, settings.built_at)
     metrics.describe_build(build.version, build.git_sha, build.built_at)
     server = DoorServer(
@@ -269,6 +282,7 @@ async def serve(
         files=files,
         room=room,
         captures=captures,
+        audit=audit,
     )
     await server.listen(settings.listen, sockets)
     return server

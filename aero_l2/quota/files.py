@@ -13,6 +13,8 @@ PER_REDIRECTION: Final = 2
 """Sockets more of a tunnel whose DNS to other servers is redirected."""
 PER_CAPTURE: Final = 1
 """The file of a tunnel that may be captured."""
+PER_AUDIT: Final = 1
+"""More of a tunnel whose refused packets are told of."""
 PER_QUESTION: Final = 2
 """A pending DNS question asks up to two upstreams at a time."""
 OF_OUR_OWN: Final = 64
@@ -33,7 +35,12 @@ class FileBudget:
 
 
 def file_budget(
-    limit: int, max_pending_dns: int, *, redirects_dns: bool = False, captures: bool = False
+    limit: int,
+    max_pending_dns: int,
+    *,
+    redirects_dns: bool = False,
+    captures: bool = False,
+    audits: bool = False,
 ) -> FileBudget:
     """Divide `limit` descriptors (RLIMIT_NOFILE, at least `LEAST_FILES`).
 
@@ -44,5 +51,6 @@ def file_budget(
     dns = min(PER_QUESTION * max_pending_dns, limit // 4) if max_pending_dns else limit // 4
     connections = limit // 8
     per_tunnel = PER_TUNNEL + (PER_REDIRECTION if redirects_dns else 0) + (PER_CAPTURE if captures else 0)
+    per_tunnel += PER_AUDIT if audits else 0
     enough_for = max(1, (limit - OF_OUR_OWN - waiting - dns - connections) // per_tunnel)
     return FileBudget(enough_for, waiting, connections)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -29,20 +29,36 @@ TRIAL_SESSION: Final = 0
 _log = structlog.get_logger(component="readiness")
 
 
-class Readiness:
-    """Wraps an opener and remembers whether the last segment could be made; unready until a first one was."""
+async def _all_is_well() -> str:
+    return ""
 
-    def __init__(self, opener: SegmentOpener) -> None:
+
+class Readiness:
+    """Wraps an opener and remembers whether the last segment could be made; unready until a first one was.
+
+    verdict: looked at before each trial; why the process should be unready even if tunnels can be made, empty
+    where nothing speaks against it. Must not raise. fix: what to type for a reason, for the log.
+    """
+
+    def __init__(
+        self,
+        opener: SegmentOpener,
+        verdict: Callable[[], Awaitable[str]] = _all_is_well,
+        fix: Callable[[str], str] = lambda reason: "",
+    ) -> None:
         self._opener = opener
         self._log = LimitedLog(_log)
+        self._look = verdict
+        self._fix = fix
+        self._verdict = ""
         self._trials: asyncio.Task[None] | None = None
         self._became_ready = asyncio.Event()
         self.reason = "starting"
         """Why the process is not ready, for people; empty while it is."""
 
     def unready_reason(self) -> str | None:
-        """Why the last segment asked for could not be made; None if it could."""
-        return self.reason or None
+        """The verdict, or why the last segment asked for could not be made; None if all is well."""
+        return self._verdict or self.reason or None
 
     def open(self, session_id: int) -> AbstractAsyncContextManager[Segment]:
         """A `SegmentOpener` that notes how it went."""
@@ -51,7 +67,9 @@ class Readiness:
     def lost(self, reason: str) -> None:
         """Somebody knows that no tunnel can be made; a trial that succeeds says otherwise."""
         if self.reason != reason:
-            self._log.write("error", "tunnels cannot be made", reason, kind="reason")
+            fix = self._fix(reason)
+            more = {"fix": fix} if fix else {}
+            self._log.write("error", "tunnels cannot be made", reason, kind="reason", **more)
         self.reason = reason
         self._try_again()
 
@@ -87,7 +105,8 @@ class Readiness:
         if self.reason:
             self._log.write("info", "tunnels can be made")
         self.reason = ""
-        self._became_ready.set()
+        if not self._verdict:
+            self._became_ready.set()
 
     def _try_again(self) -> None:
         if self._trials is None or self._trials.done():
@@ -97,9 +116,12 @@ class Readiness:
         concerns()  # whoever has shown that a trial is due, it is not about that tunnel
         is_over = False
         while not is_over:
+            self._verdict = await self._look()
             try:
                 async with self._open(TRIAL_SESSION):
                     pass
             except SegmentUnavailable:
+                pass
+            is_over = self.unready_reason() is None
+            if not is_over:
                 await asyncio.sleep(TRIAL_INTERVAL_S)
-            is_over = not self.reason

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
 
 import structlog
 
+from aero_l2.observe.audit.session import SessionAudit
 from aero_l2.observe.limit import Kind, LimitedLog, LineLimit
 from aero_l2.observe.metrics import Metrics
 from aero_l2.session.closing import CLOSINGS, Reason
@@ -29,10 +31,17 @@ class Record:
         peer: its address and port.
         holder: who it is for, and so behind what the guest did.
         limited: for what clients can provoke without a tunnel.
+        audit: its part of the audit log, if there is one.
     """
 
     def __init__(
-        self, session_id: int, peer: str, holder: Holder, metrics: Metrics, limited: LimitedLog
+        self,
+        session_id: int,
+        peer: str,
+        holder: Holder,
+        metrics: Metrics,
+        limited: LimitedLog,
+        audit: SessionAudit | None = None,
     ) -> None:
         self.session_id = session_id
         self.peer = peer
@@ -44,6 +53,7 @@ class Record:
         self._is_kept = False
         self._begun = time.monotonic()
         self._limited = limited
+        self._audit = audit
         self._moves = LineLimit()
         self._who: dict[str, object] = {"session": session_id, "client": holder.client, "peer": peer}
         if holder.principal is not None:
@@ -78,6 +88,8 @@ class Record:
         self._metrics.sessions.inc()
         self._metrics.sessions_active.inc()
         _log.info("tunnel opened", **self._who, framing=framing)
+        if self._audit is not None:
+            self._audit.opened(self.peer, framing)
 
     def kept(self, seconds: float) -> None:
         """Its WebSocket broke; it may be taken up again for so long."""
@@ -85,6 +97,8 @@ class Record:
         self._metrics.sessions_kept.inc()
         if self._may_tell("tunnel kept"):
             _log.info("tunnel kept", **self._who, kept_for_s=seconds)
+        if self._audit is not None:
+            self._audit.kept(seconds)
 
     def resumed(self, peer: str, holder: Holder, away_s: float, *, is_taken_over: bool) -> None:
         """Its client is back after so many seconds. is_taken_over: its old WebSocket had not broken yet."""
@@ -96,6 +110,8 @@ class Record:
         self._no_longer_kept()
         if self._may_tell("tunnel resumed"):
             _log.info("tunnel resumed", **self._who, result=result, away_s=round(away_s, 3))
+        if self._audit is not None:
+            self._audit.resumed(peer, holder.client, result, away_s)
 
     def _may_tell(self, event: str) -> bool:
         """Coming and going costs a client next to nothing: so many lines a minute, and all are counted."""
@@ -137,6 +153,7 @@ class Record:
             self.closing(Reason.CUT_OFF)
         reason = life.closed(Reason.CUT_OFF)
         self._metrics.sessions_active.dec()
+        totals = asdict(traffic)
         getattr(_log, CLOSINGS[reason].log_level)(
             "tunnel closed",
             **self._who,
@@ -145,9 +162,7 @@ class Record:
             text=life.text,
             seconds=round(now - life.opened_at, 3),
             resumes=self.resumes,
-            frames_rx=traffic.frames_rx,
-            bytes_rx=traffic.bytes_rx,
-            frames_tx=traffic.frames_tx,
-            bytes_tx=traffic.bytes_tx,
-            frames_dropped=traffic.frames_dropped,
+            **totals,
         )
+        if self._audit is not None:
+            self._audit.closed(reason.value, totals)

@@ -18,9 +18,9 @@ import structlog
 
 from aero_l2.config.forwards import ForwardRule
 from aero_l2.errors import SegmentUnavailable
+from aero_l2.observe.audit.log import AuditLog
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
-from aero_l2.observe.metrics.dns import RCODES
 from aero_l2.observe.processes import Processes
 from aero_l2.policy.egress import EgressPolicy
 from aero_l2.quota.waiting import Waiting
@@ -29,9 +29,11 @@ from aero_l2.services.dns.connection import Connection
 from aero_l2.services.dns.openings import OpenedAddresses
 from aero_l2.services.dns.resolver import Resolver
 from aero_l2.services.dns.server import DnsServer, DnsSockets
+from aero_l2.session.auditing import Auditing
 from aero_l2.session.counting import Collector, Reading, SegmentCounts, Tally
 from aero_l2.session.natwatch import NatWatch
 from aero_l2.session.ports import Segment
+from aero_l2.session.queries import DnsCounters, tell
 from aero_l2.session.readiness import TRIAL_SESSION
 from aero_l2.session.setupclock import SetupClock
 from aero_l2.tasks import spawn, subject
@@ -54,6 +56,7 @@ class SegmentMaker:
         spec: what every namespace has to be; forwards are added to it.
         forwards: their host names are looked up anew for each segment.
         dns_connections: TCP connections to the DNS of all segments together, at most.
+        audit: hears of flows, refused packets and queries, if there is one.
     """
 
     def __init__(
@@ -65,9 +68,11 @@ class SegmentMaker:
         resolver: Resolver,
         metrics: Metrics,
         dns_connections: int = 4096,
+        audit: AuditLog | None = None,
     ) -> None:
         self._netd = netd
-        self._spec = spec
+        self._spec = replace(spec, audit=audit is not None)
+        self._audit = audit
         self._forwards = tuple(forwards)
         self._policy = policy
         self._resolver = resolver
@@ -96,18 +101,30 @@ class SegmentMaker:
             handles.relieved = partial(self._relieved, {"session": session_id, **subject()})
             stack.callback(self._netd.release, handles)
             clock.netd_took(handles.took, handles.nat_ready)
-            tally = await stack.enter_async_context(self._collector.following(lambda: self._read(handles)))
+            auditing = self._auditing(session_id, handles, spec)
+            if auditing is not None:
+                stack.callback(auditing.check)
+            read = partial(self._read, handles, auditing)
+            tally = await stack.enter_async_context(self._collector.following(read))
             counters = DnsCounters(self._metrics)
             try:
                 stack.enter_context(self.processes.nat(pid_of(handles.process)))
-                watch, flows = self._furnish(stack, handles, counters)
+                watch, flows = self._furnish(stack, handles, counters, auditing)
             except OSError as error:
                 raise SegmentUnavailable(f"cannot serve the tunnel's network: {error}") from error
             clock.step("services")
             yield LiveSegment(handles, watch.failed, tally, flows, counters)
 
+    def _auditing(self, session_id: int, handles: SegmentHandles, spec: SegmentSpec) -> Auditing | None:
+        said = self._audit.of(session_id) if self._audit is not None else None
+        return Auditing(said, self._netd, handles, spec.forwards) if said is not None else None
+
     def _furnish(
-        self, stack: AsyncExitStack, handles: SegmentHandles, counters: DnsCounters
+        self,
+        stack: AsyncExitStack,
+        handles: SegmentHandles,
+        counters: DnsCounters,
+        auditing: Auditing | None,
     ) -> tuple[NatWatch, FlowWatch]:
         """Start what lives inside, each to be ended by ``stack``. Raises OSError."""
         dhcp = DhcpServer(handles.dhcp)
@@ -123,12 +140,17 @@ class SegmentMaker:
             opened=OpenedAddresses(partial(self._open_addresses, handles)) if self._spec.only_named else None,
             redirected=_redirected(handles),
             pool=self._dns_connections,
+            answered=partial(tell, auditing.audit) if auditing is not None else None,
         )
         stack.push_async_callback(dns.close)
         dns.start()
-        flows = FlowWatch(handles.flows, self._flows_changed, lambda: self._netd.flows(handles), self._resync)
+        ask = partial(self._netd.flows, handles) if auditing is None else auditing.resync
+        flows = FlowWatch(handles.flows, self._flows_changed, ask, self._resync, auditing)
         stack.callback(flows.close)
         flows.start()
+        if auditing is not None:
+            stack.push_async_callback(auditing.finish, flows)
+            auditing.start()
         watch = NatWatch(handles)
         stack.callback(watch.close)
         watch.start()
@@ -142,12 +164,14 @@ class SegmentMaker:
         self._metrics.tcp_connections_reset.inc(connections)
         self._log.write("warning", "connections reset", reason, kind="reason", **who, connections=connections)
 
-    async def _read(self, handles: SegmentHandles) -> Reading | None:
+    async def _read(self, handles: SegmentHandles, auditing: Auditing | None) -> Reading | None:
         """The namespace's counters; None while netd is away or does not know it."""
         try:
             counters = await self._netd.counters(handles)
         except NetnsError:
             return None
+        if counters is not None and auditing is not None:
+            auditing.counted(counters)
         return None if counters is None else Reading(counters)
 
     async def _open_addresses(
@@ -191,33 +215,6 @@ class LiveSegment:
     async def refresh(self) -> None:
         """See `Segment`."""
         await self._tally.update_soon()
-
-
-class DnsCounters:
-    """DNS queries and failures as the process counts them, and those of one tunnel."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self.queries = self.failures = self.denied = 0
-
-    def dns_query(self) -> None:
-        """One query that gets an answer."""
-        self.queries += 1
-        self._metrics.dns_queries.inc()
-
-    def dns_failure(self) -> None:
-        """One answer that was neither NOERROR nor by policy."""
-        self.failures += 1
-        self._metrics.dns_fail.inc()
-
-    def dns_denied(self) -> None:
-        """One name that policy denies."""
-        self.denied += 1
-        self._metrics.policy_denied["query"].inc()
-
-    def dns_answer(self, rcode: int) -> None:
-        """One answer with this response code."""
-        self._metrics.dns_answers[RCODES[rcode] if rcode < len(RCODES) else "other"].inc()
 
 
 def _redirected(handles: SegmentHandles) -> list[DnsSockets]:

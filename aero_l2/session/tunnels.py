@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from aero_l2.errors import AtCapacity, Bound, HourUsedUp
+from aero_l2.observe.audit.log import AuditLog
 from aero_l2.observe.limit import LimitedLog
 from aero_l2.observe.metrics import Metrics
 from aero_l2.quota.hour import Account, HourQuotas
@@ -48,6 +49,7 @@ class Tunnels:
         limits: how many tunnels there may be at once; `permits.limits` changes them later.
         options: shared by all new tunnels; may be replaced.
         setups: where each waits for its turn to be set up.
+        audit: the audit log, if there is one.
 
     hours: what sessions may use in an hour, no limit at first.
     """
@@ -60,12 +62,14 @@ class Tunnels:
         options: TunnelOptions,
         metrics: Metrics,
         setups: Setups | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self._opener = opener
         self.options = options
         self.hours = HourQuotas()
         self._metrics = metrics
         self._log = LimitedLog(_log)
+        self._audit = audit
         self._ids = itertools.count(1)
         self._live: dict[Tunnel, Hold] = {}
         self._tickets: Tickets[Tunnel] = Tickets()
@@ -178,7 +182,11 @@ class Tunnels:
             self._promise_room(holder, claim)
             permit = stack.enter_context(self.permits.take(holder))
             account = stack.enter_context(self._account(holder))
-            record = Record(next(self._ids), peer, holder, self._metrics, self._log)
+            session_id, said = next(self._ids), None
+            if self._audit is not None:
+                session = self._audit.session(session_id, holder.client, holder.principal)
+                said = stack.enter_context(session)
+            record = Record(session_id, peer, holder, self._metrics, self._log, said)
             stack.push(lambda kind, *_: record.left_early(kind, is_ending=not self._keeps))
             async with AsyncExitStack() as made:
                 async with self.setups.turn(holder.client):

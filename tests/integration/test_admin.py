@@ -132,7 +132,7 @@ async def test_rates_are_there_while_something_passes(served: Proxy, folder: Pat
         async def moving() -> bool | None:
             await tunnel.send(bytes(100))
             facts = (await ask(folder, "session", "1"))["session"]
-            return facts["bytes_rx_per_s"] > 0 and facts["frames_rx_per_s"] > 0 or None
+            return (facts["bytes_rx_per_s"] > 0 and facts["frames_rx_per_s"] > 0) or None
 
         assert await retry(moving, "a rate", 20)
 

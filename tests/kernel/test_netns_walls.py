@@ -34,6 +34,8 @@ def test_taken_over_server_gets_nowhere(host: Namespace, owned_by_root: Path, wa
     assert len(outcomes) >= 20
     got = {name: outcome for name, outcome in outcomes.items() if not outcome.startswith("refused")}
     assert got == {}
+    for request in ("copy whole packets", "hear of another log", "list connections", "forget connections"):
+        assert "not permitted" in outcomes[request], "an answer of the kernel, and no other failure"
     assert owned_by_root.read_text() == "untouched"
 
 

@@ -17,6 +17,7 @@ SILENT = "silent.example.test."  # never answered
 BROKEN = "broken.example.test."  # answered SERVFAIL
 
 RECORDS: dict[tuple[str, str], list[str]] = {
+    (".", "NS"): ["ns.example.test."],
     ("web.example.test.", "A"): [addresses.WEB],
     ("web.example.test.", "AAAA"): ["2606:2800:220:1::34"],
     ("cdn.example.test.", "A"): [addresses.CDN],

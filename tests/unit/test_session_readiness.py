@@ -132,3 +132,31 @@ async def test_silence_of_netd_is_noticed_though_nobody_asks_for_a_tunnel(
     assert [line["event"] for line in lines] == ["tunnels cannot be made", "tunnels can be made"]
     watching.cancel()
     await readiness.close()
+
+
+async def test_verdict_keeps_it_unready_though_tunnels_can_be_made_until_it_is_gone(opener: Opener) -> None:
+    said = "clock: 1970-01-01 cannot be"
+
+    async def verdict() -> str:
+        return said
+
+    readiness = Readiness(opener, verdict)
+    waiting = asyncio.create_task(readiness.wait())
+    await until(lambda: opener.trials > 2, "trials are made")
+    assert readiness.unready_reason() == said
+    async with readiness.open(1):
+        assert readiness.unready_reason() == said, "a tunnel that can be made says nothing about it"
+    assert not waiting.done()
+    said = ""
+    await asyncio.wait_for(waiting, 5)
+    assert readiness.unready_reason() is None
+    await readiness.close()
+
+
+async def test_log_says_what_to_type_where_that_is_known(opener: Opener) -> None:
+    readiness = Readiness(opener, fix=lambda reason: "modprobe tun" if "tun" in reason else "")
+    with capture_logs() as lines:
+        readiness.lost("no tun")
+        readiness.lost("no idea")
+    assert [line.get("fix") for line in lines] == ["modprobe tun", None]
+    await readiness.close()

@@ -11,6 +11,7 @@ from typing import Final
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from aero_l2.observe.metrics.audit import AuditMetrics
 from aero_l2.observe.metrics.dns import DnsMetrics
 from aero_l2.observe.metrics.door import DoorMetrics
 from aero_l2.observe.metrics.host import HostMetrics
@@ -20,7 +21,7 @@ from aero_l2.observe.metrics.traffic import TrafficMetrics
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 
-class Metrics(SessionMetrics, DoorMetrics, TrafficMetrics, DnsMetrics, HostMetrics):
+class Metrics(SessionMetrics, DoorMetrics, TrafficMetrics, DnsMetrics, AuditMetrics, HostMetrics):
     """The metrics, one attribute each; a labelled one is a dict by the label's value.
 
     is_on: False counts nothing (`AERO_L2_METRICS=off`).
@@ -36,6 +37,7 @@ class Metrics(SessionMetrics, DoorMetrics, TrafficMetrics, DnsMetrics, HostMetri
         self._declare_policy()
         self._declare_dns()
         self._declare_captures()
+        self._declare_audit()
         self._declare_netd()
         self._declare_pressure()
         self._declare_processes()

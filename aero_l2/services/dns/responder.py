@@ -6,7 +6,7 @@ UDP and TCP both end here; whoever hands a query in gets exactly one call back.
 import asyncio
 from collections.abc import Callable
 from ipaddress import IPv4Address
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import dns.exception
 import dns.rcode
@@ -25,6 +25,16 @@ MAX_PENDING_PER_TUNNEL: Final = 128
 
 # Gets the answer, or None where the server stays silent.
 Deliver = Callable[[bytes | None], None]
+
+
+class Answered(NamedTuple):
+    """A query that is about to be answered. query: None where it was none that could be read. reply: None
+    where nothing is in it but the rcode."""
+
+    query: Query | None
+    rcode: dns.rcode.Rcode
+    reply: QueryMessage | None = None
+    denied: bool = False
 
 
 class DnsMetrics(Protocol):
@@ -57,11 +67,12 @@ class Responder:
         metrics: DnsMetrics,
         max_pending: int = MAX_PENDING_PER_TUNNEL,
         opened: OpenedAddresses | None = None,
+        answered: Callable[[Answered], None] | None = None,
     ) -> None:
         """`max_pending`: questions of this tunnel that may wait.
 
         `opened`: where a list allows names, what brings the addresses of an answer within reach before the
-        guest gets it.
+        guest gets it. `answered`: told of every answer, just before it goes.
         """
         self._resolver = resolver
         self._policy = policy
@@ -69,6 +80,7 @@ class Responder:
         self._metrics = metrics
         self._max_pending = max_pending
         self._opened = opened
+        self._answered = answered
         self._cache = resolver.new_cache()
         self._flights = Flights()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,12 +103,14 @@ class Responder:
         if isinstance(query, Refusal):
             self._metrics.dns_failure()
             self._metrics.dns_answer(query.wire[3] & 0xF)  # RFC 1035 section 4.1.1
+            self._tell(None, query.rcode)
             deliver(query.wire)
             return
         denial = self._resolver.denial_of(query)
         if denial is not None:
             self._metrics.dns_denied()
             self._metrics.dns_answer(denial.rcode())
+            self._tell(query, denial.rcode(), denied=True)
             deliver(encode(denial, query, tcp=tcp))
             return
         reply = self._resolver.at_once(query)
@@ -158,4 +172,16 @@ class Responder:
         if reply.rcode() != dns.rcode.NOERROR:
             self._metrics.dns_failure()
         self._metrics.dns_answer(reply.rcode())
+        self._tell(query, reply.rcode(), reply)
         deliver(wire)
+
+    def _tell(
+        self,
+        query: Query | None,
+        rcode: dns.rcode.Rcode,
+        reply: QueryMessage | None = None,
+        *,
+        denied: bool = False,
+    ) -> None:
+        if self._answered is not None:
+            self._answered(Answered(query, rcode, reply, denied))

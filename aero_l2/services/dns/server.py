@@ -9,7 +9,7 @@ from aero_l2.quota.waiting import Waiting
 from aero_l2.services.dns.connection import Connection
 from aero_l2.services.dns.openings import OpenedAddresses
 from aero_l2.services.dns.resolver import Resolver
-from aero_l2.services.dns.responder import MAX_PENDING_PER_TUNNEL, DnsMetrics, Responder
+from aero_l2.services.dns.responder import MAX_PENDING_PER_TUNNEL, Answered, DnsMetrics, Responder
 from aero_l2.services.dns.tcp import IDLE_SECONDS, TcpListener
 from aero_l2.services.dns.udp import UdpListener
 
@@ -43,13 +43,15 @@ class DnsServer:
         opened: OpenedAddresses | None = None,
         redirected: Sequence[DnsSockets] = (),
         pool: Waiting[Connection] | None = None,
+        answered: Callable[[Answered], None] | None = None,
     ) -> None:
         """Prepare only.
 
         `opened`: where answers have to open their addresses; `redirected`: more sockets, for what the guest
-        sent to other servers; `pool`: bounds the TCP connections of all tunnels together.
+        sent to other servers; `pool`: bounds the TCP connections of all tunnels together; `answered`: see
+        `Responder`.
         """
-        self._responder = Responder(resolver, policy, host_addresses, metrics, max_pending, opened)
+        self._responder = Responder(resolver, policy, host_addresses, metrics, max_pending, opened, answered)
         pairs = (DnsSockets(udp_fd, tcp_fd), *redirected)
         self._udp = [UdpListener(pair.udp, self._responder) for pair in pairs]
         self._tcp = [TcpListener(pair.tcp, self._responder, tcp_idle_s, pool) for pair in pairs]

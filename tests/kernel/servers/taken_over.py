@@ -40,18 +40,29 @@ def read_memory(pid: int) -> None:
     checked(libc.process_vm_readv(pid, vector, 1, vector, 1, 0))
 
 
-def connection_tracking(netd: socket.socket) -> socket.socket:
-    """The socket of a tunnel's connection tracking, as netd hands it over."""
-    messages.send(netd, messages.Create(1, SegmentSpec()))
+def tunnel_sockets(netd: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """Those of a tunnel's connection tracking and of its refused packets, as netd hands them over."""
+    messages.send(netd, messages.Create(1, SegmentSpec(audit=True)))
+    names = messages.handle_names(redirects_dns=False, audits=True)
     while True:
         data, descriptors = messages.receive(netd)
         if isinstance(messages.decode_answer(data), messages.Made):
-            return socket.socket(fileno=dict(zip(messages.HANDLES, descriptors, strict=True))["flows"])
+            handles = dict(zip(names, descriptors, strict=True))
+            return socket.socket(fileno=handles["flows"]), socket.socket(fileno=handles["denials"])
 
 
 def ask(connection: socket.socket, operation: int, flags: int) -> None:
     """A request of ctnetlink (linux/nfnetlink_conntrack.h), answered by an error or by what was asked for."""
     connection.send(struct.pack("=IHHIIBBH", 20, 0x100 | operation, 1 | flags, 1, 0, socket.AF_INET, 0, 0))
+    for kind, payload in netlink.split(connection.recv(65536)):
+        if kind == 2:
+            netlink.raise_error(payload)
+
+
+def configure_log(connection: socket.socket, attribute: bytes, group: int = 1) -> None:
+    """A request of nfnetlink_log (linux/netfilter/nfnetlink_log.h)."""
+    body = struct.pack("=BB", socket.AF_UNSPEC, 0) + group.to_bytes(2) + attribute
+    connection.send(struct.pack("=IHHII", 16 + len(body), 0x401, 5, 1, 0) + body)
     for kind, payload in netlink.split(connection.recv(65536)):
         if kind == 2:
             netlink.raise_error(payload)
@@ -65,8 +76,9 @@ def main() -> None:
     messages.receive(netd)  # so that netd is up
     if behind_seccomp:
         seccomp.install()
-    tracking = connection_tracking(netd)
+    tracking, refused = tunnel_sockets(netd)
     tracking.settimeout(5)
+    refused.settimeout(5)
     launch, helper = os.getppid(), netd_pid(os.getppid())
     attempts = {
         "write root's file": lambda: open(root_file, "w"),
@@ -101,6 +113,14 @@ def main() -> None:
         "other groups": lambda: tracking.setsockopt(270, 1, 7),  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
         "speak to other processes": lambda: tracking.sendto(bytes(20), (helper, 0)),
         "read without the filter": lambda: tracking.setsockopt(socket.SOL_SOCKET, 27, bytes(4)),
+        "copy whole packets": lambda: configure_log(
+            refused, netlink.attribute(2, struct.pack("!IBx", 65535, 2))
+        ),
+        "hear of another log": lambda: configure_log(refused, netlink.attribute(1, bytes([1])), 2),
+        "list connections by the log": lambda: ask(refused, 1, 0x300),
+        "other groups by the log": lambda: refused.setsockopt(270, 1, 1),
+        "read the log without the filter": lambda: refused.setsockopt(socket.SOL_SOCKET, 27, bytes(4)),
+        "read the log with another filter": lambda: refused.setsockopt(socket.SOL_SOCKET, 26, bytes(16)),
         "keep capabilities": lambda: checked(libc.prctl(28, 0, 0, 0, 0)),
     }
     if behind_seccomp:
