@@ -71,5 +71,8 @@ class ShortForm:
 
 
 def _say(one: Finding) -> None:
-    log = _log.error if one.status == "problem" else _log.warning
-    log("the host needs a look", text=one.text, check=one.check, fix="; ".join(one.fix[:1]))
+    fix = "; ".join(one.fix[:1])
+    if one.status == "problem":
+        _log.error("the host needs a look", text=one.text, check=one.check, fix=fix)
+    else:
+        _log.warning("the host needs a look", text=one.text, check=one.check, fix=fix)

@@ -11,12 +11,15 @@ from structlog.testing import capture_logs
 
 from aero_l2.observe.limit import BURST, LimitedLog
 from aero_l2.observe.metrics import Metrics
-from aero_l2.session.closing import Reason
+from aero_l2.quota.traffic import Allowance
 from aero_l2.session.lifecycle import Lifecycle, Times
 from aero_l2.session.pump import Traffic
 from aero_l2.session.record import Record
 from aero_l2.session.registry import Holder
+from aero_l2.session.spending import Spending
 from aero_l2.tasks import subject
+from aero_l2.wire.framing import framing
+from aero_l2.wire.tunnel import Limits
 
 WHO = {"session": 5, "client": "192.0.2.1", "peer": "127.0.0.1:5", "principal": "a?b"}
 HOLDER = Holder("192.0.2.1", "a\nb")
@@ -34,7 +37,9 @@ def record(number: int = 5) -> Record:
 
 def closed(one: Record) -> None:
     life = Lifecycle(Times())
-    one.closed(life, Reason.PEER_GONE, Traffic(), {}, 1.0)
+    life.preparing()
+    life.opened(0.0, nat_ready=True, pinged=False)
+    one.closed(life, Traffic(), Spending(Allowance(), framing("raw", Limits())), 1.0)
 
 
 async def test_each_line_says_whose_it_is_and_so_does_the_task(lines: list[Any]) -> None:
