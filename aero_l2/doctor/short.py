@@ -57,7 +57,7 @@ class ShortForm:
             await names.ask(servers, self._subject.settings.dns_lookup_timeout_ms / 1000)
         ):
             if one.status != "ok":
-                _say(one)
+                _say(replace(one, status="note"))  # nobody is kept out for it
 
     def _look(self) -> list[Finding]:
         return [one for look in self._looks for one in look(self._subject) if one.status != "ok"]
