@@ -16,6 +16,7 @@ from support.proxy import Proxy, RunAs
 from support.rawguest import RawGuest, raw_guest
 from support.resuming import cookie
 from support.tunnel import RefusedError
+from support.wait import until
 from support.world import World
 
 from aero_l2.observe.audit.lines import KINDS
@@ -144,6 +145,7 @@ async def test_linux_guest_downloads_by_name(run: Run) -> None:
     proxy, audit = run
     async with proxy.tunnel() as tunnel, ns_guest(tunnel) as guest:
         await guest.run("busybox", "wget", "-q", "-O", "/dev/null", "http://alias.example.test/4MiB")
+        await until(lambda: proxy.metric("l2_tcp_conns_active") == 0, "the connection is closed", 30)
     await audit.wait_session_over()
     (flow,) = [flow for flow in mine(audit, "flow") if flow["protocol"] == "tcp"]
     assert (flow["name"], flow["address"], flow["port"]) == ("alias.example.test", at.WEB, at.HTTP_PORT)
