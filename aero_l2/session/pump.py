@@ -157,8 +157,8 @@ class Pump:
             self.watch(frames, size, inbound=True)
         passed = self._within_rate(frames)
         self._put(passed)
-        metrics.frames_rx.inc(len(frames))
-        metrics.bytes_rx.inc(size)
+        metrics.frames_rx.value += len(frames)
+        metrics.bytes_rx.value += size
         traffic.frames_rx += len(frames)
         traffic.bytes_rx += size
         self._lose(metrics.dropped_rx["rate"], len(frames) - len(passed))
@@ -264,8 +264,8 @@ class Pump:
 
     def _deliver(self, frames: list[bytes]) -> None:
         metrics, traffic, size = self._metrics, self.traffic, sum(map(len, frames))
-        metrics.frames_tx.inc(len(frames))
-        metrics.bytes_tx.inc(size)
+        metrics.frames_tx.value += len(frames)
+        metrics.bytes_tx.value += size
         traffic.frames_tx += len(frames)
         traffic.bytes_tx += size
         if self.watch is not None:

@@ -110,7 +110,7 @@ def test_limits_are_those_of_the_capacity() -> None:
 
 def test_switched_off_nothing_is_declared_and_everything_can_be_called() -> None:
     metrics = Metrics(is_on=False)
-    metrics.frames_rx.inc(3)
+    metrics.frames_rx.value += 3
     metrics.sessions_active.dec()
     metrics.setup_seconds["turn"].observe(1)
     metrics.dropped_rx["rate"].inc()

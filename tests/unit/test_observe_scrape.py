@@ -18,7 +18,7 @@ def metrics() -> Metrics:
     """With some of everything in it, odd label values too."""
     made = Metrics()
     made.describe_build('0.1 "x"', "a\\b", "line\nbreak")
-    made.frames_rx.inc(12345678901234)
+    made.frames_rx.value += 12345678901234
     made.ping_rtt_ms.observe(0.1)
     made.capacity_max["pids"].set(float("inf"))
     made.process_fds["netd"].set(float("nan"))
@@ -50,7 +50,7 @@ async def test_who_asks_while_one_is_made_gets_the_next(metrics: Metrics) -> Non
     scrapes = Scrapes(metrics, look)
     first = scrapes.ask()
     await looking.wait()
-    metrics.frames_tx.inc(7)
+    metrics.frames_tx.value += 7
     second, third = scrapes.ask(), scrapes.ask()
     assert second is third is not first
     go_on.set()

