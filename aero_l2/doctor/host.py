@@ -6,11 +6,11 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from aero_l2.doctor.finding import Finding, note, ok, problem
 from aero_l2.doctor.subject import Subject
+from aero_l2.observe import outside
 from netns import seccomp, users
 from netns.errors import LaunchError
 from netns.pings import ping_permitted
@@ -103,18 +103,6 @@ def pings_of_this(subject: Subject) -> Iterator[Finding]:
     if ping_permitted():
         yield ok("pings", f"guests' pings to the internet pass ({name})")
     else:
-        text = f"guests' pings to the internet are refused: group {_group()} is not in {name}; all else works"
+        group = outside.group()
+        text = f"guests' pings to the internet are refused: group {group} is not in {name}; all else works"
         yield note("pings", text, *subject.place.net_sysctl(name, "0 2147483647"))
-
-
-def _group() -> int:
-    """This process's group as whoever sets sysctls knows it: the server is 0 in a namespace of its own.
-
-    user_namespaces(7): lines of the first id inside, the first outside, and how many.
-    """
-    own = os.getgid()
-    for line in Path("/proc/self/gid_map").read_text().splitlines():
-        inside, outside, count = map(int, line.split())
-        if inside <= own < inside + count:
-            return outside + own - inside
-    return own
