@@ -49,7 +49,7 @@ def _faults(error: ConfigError, environment: Mapping[str, str], config: str | No
         )
         return
     for fault in error.faults:
-        yield problem(CHECK, fault, "aero-l2 settings  (lists all of them)")
+        yield problem(CHECK, fault, "aero-l2 settings  # lists all of them")
 
 
 def _stand_in(environment: Mapping[str, str], bind: str | None) -> tuple[Sources, Loaded]:

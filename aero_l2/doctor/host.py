@@ -10,6 +10,7 @@ from typing import Final
 
 from aero_l2.doctor.finding import Finding, note, ok, problem
 from aero_l2.doctor.subject import Subject
+from aero_l2.observe import outside
 from netns import seccomp, users
 from netns.errors import LaunchError
 from netns.pings import ping_permitted
@@ -102,7 +103,6 @@ def pings_of_this(subject: Subject) -> Iterator[Finding]:
     if ping_permitted():
         yield ok("pings", f"guests' pings to the internet pass ({name})")
     else:
-        text = (
-            f"guests' pings to the internet are refused: group {os.getgid()} is not in {name}; all else works"
-        )
+        group = outside.group()
+        text = f"guests' pings to the internet are refused: group {group} is not in {name}; all else works"
         yield note("pings", text, *subject.place.net_sysctl(name, "0 2147483647"))

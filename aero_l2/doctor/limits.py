@@ -101,7 +101,7 @@ def _fix(name: Limit, by: str, place: Surroundings) -> tuple[str, ...]:
         case "ports":
             return place.net_sysctl(by, "10240 65535")
         case _:
-            return ("export AERO_L2_MAX_CONNECTIONS=…  (fewer), or a machine with more memory",)
+            return ("export AERO_L2_MAX_CONNECTIONS=…  # fewer, or take a machine with more memory",)
 
 
 def sysctls(subject: Subject) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ from aero_l2.services.dns.nameservers import GivenServers, NoUpstream, read_name
 from aero_l2.services.dns.resolver import RESOLV_CONF
 
 DNS: Final = "DNS"
-_FIX: Final = "export AERO_L2_DNS_SERVERS=…  (addresses of resolvers that serve this host)"
+_FIX: Final = "export AERO_L2_DNS_SERVERS=…  # addresses of resolvers that serve this host"
 
 
 @dataclass(frozen=True, slots=True)

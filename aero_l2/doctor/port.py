@@ -76,7 +76,7 @@ def _elsewhere(error: OSError, address: tuple[str, int]) -> str:
 def _in_use(check: str, address: tuple[str, int], owner: str | None, subject: Subject) -> Finding:
     """Ours, ready or not, is how it should be; anybody else is in the way."""
     facts = {"address": shown(address), "owner": owner}
-    asked = _reachable(address)
+    asked = _watched(_reachable(address), check, subject)
     if (version := _version(asked)) is not None:
         status, said = _get(asked, "/readyz")
         text = f"aero-l2 {version} serves on {shown(address)}: {said.strip()[:300]}"
@@ -88,6 +88,14 @@ def _in_use(check: str, address: tuple[str, int], owner: str | None, subject: Su
     other = f"aero-l2 serve --bind {shown((address[0], address[1] + 1 if address[1] < 65_535 else 8091))}"
     look = subject.place.typed(f"ss -ltnp 'sport = :{address[1]}'")
     return problem(check, text, other, *(() if owner else (look,)), **facts)
+
+
+def _watched(address: tuple[str, int], check: str, subject: Subject) -> tuple[str, int]:
+    """Where a proxy that listens there says how it is: at AERO_L2_METRICS_ADDR, if that is set."""
+    monitor = subject.settings.metrics_listen
+    if check == PORT and monitor is not None and _get(address, "/healthz")[0] == 200:
+        return _reachable(monitor)
+    return address
 
 
 def _reachable(address: tuple[str, int]) -> tuple[str, int]:

@@ -54,14 +54,14 @@ class Surroundings:
             return (f"install the package {package}",)
         if self.container is not None:
             yes = "-y " if command.startswith(("apt", "dnf")) else ""
-            return (f"RUN {command} {yes}{package}  (in the image)",)
+            return (f"RUN {command} {yes}{package}  # in the image",)
         return (self.typed(f"{command} {package}"),)
 
     def sysctl(self, name: str, value: str) -> tuple[str, ...]:
         """How to set a sysctl, now and for good."""
         quoted = shlex.quote(f"{name}={value}")
         if self.container is not None:
-            return (f"sudo sysctl -w {quoted}  (on the host of the container)",)
+            return (f"sudo sysctl -w {quoted}  # on the host of the container",)
         file = "/etc/sysctl.d/90-aero-l2.conf"
         return (self.typed(f"sysctl -w {quoted}"), f"to keep it: echo {quoted} | {self._tee(file)}")
 
@@ -77,7 +77,7 @@ class Surroundings:
         """How to load kernel modules."""
         command = f"modprobe -a {' '.join(names)}" if len(names) > 1 else f"modprobe {names[0]}"
         if self.container is not None:
-            return (f"sudo {command}  (on the host of the container)",)
+            return (f"sudo {command}  # on the host of the container",)
         listed = shlex.quote("\n".join(names)).replace("\n", "\\n")
         return self.typed(
             command
@@ -94,7 +94,7 @@ class Surroundings:
     def device_mode(self) -> tuple[str, ...]:
         """How to open /dev/net/tun to ordinary users."""
         if self.container is not None:
-            return ("sudo chmod 0666 /dev/net/tun  (on the host of the container)",)
+            return ("sudo chmod 0666 /dev/net/tun  # on the host of the container",)
         rule = "/etc/udev/rules.d/90-aero-l2.rules"
         text = shlex.quote('KERNEL=="tun", MODE="0666"')
         return (
@@ -108,7 +108,7 @@ class Surroundings:
             case "docker":
                 return (f"docker run {_WALLS} --device /dev/net/tun -u 1000 …",)
             case "podman":
-                return ("podman run -u 1000 --device /dev/net/tun …  (without --security-opt of its own)",)
+                return ("podman run -u 1000 --device /dev/net/tun …  # without --security-opt of its own",)
             case "kubernetes":
                 return ("securityContext: runAsUser: 1000, seccompProfile and appArmorProfile: Unconfined",)
             case "other":
@@ -137,7 +137,7 @@ class Surroundings:
                 name = {"LimitNOFILE=65536": "--ulimit nofile=65536", "TasksMax=infinity": "--pids-limit=-1"}
                 return (f"{self.container} run {name.get(unit, unit)} …",)
             case _:
-                return (f"{unit}  (in the systemd unit)", f"{ulimit}  (in the shell that starts it)")
+                return (f"{unit}  (in the systemd unit)", f"{ulimit}  # in the shell that starts it")
 
     def _tee(self, path: str) -> str:
         return f"{self.typed('tee')} {path}"

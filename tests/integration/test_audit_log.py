@@ -13,7 +13,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from support import addresses as at
 from support.audit import Audit, audited, check
-from support.proxy import Proxy, RunAs, run_proxy
+from support.proxy import SERVICE_USER, USER_ID, Proxy, RunAs, run_proxy
 from support.rawguest import RawGuest, raw_guest
 from support.wait import until, wait_until
 from support.world import World
@@ -192,6 +192,21 @@ def test_log_that_cannot_be_written_is_no_start(
         pass
     assert said in str(ended.value)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_who_may_not_write_is_called_by_the_name_the_host_knows(
+    world: World, proxy_as: RunAs, tmp_path: Path
+) -> None:
+    """In a user namespace of its own the server is 0, which may write everywhere, people think."""
+    tmp_path.chmod(0o755)
+    given = {"AERO_L2_AUDIT_LOG": f"{tmp_path}/audit.log"}
+    with (
+        pytest.raises(AssertionError, match="the proxy ended with 2") as ended,
+        run_proxy(world, proxy_as, given),
+    ):
+        pass
+    who = f"uid {USER_ID}" if proxy_as == "user" else f"user {SERVICE_USER}"
+    assert f"as {who}: permission denied: name a file in a folder that {who} may write to" in str(ended.value)
 
 
 def test_folder_that_is_closed_does_where_something_else_rotates(

@@ -482,6 +482,19 @@ def test_port_of_a_proxy_that_runs_is_as_it_should_be(ward: Clinic) -> None:
         assert proxy.namespaces() <= held
 
 
+def test_port_of_a_proxy_whose_metrics_have_an_address_of_their_own(ward: Clinic) -> None:
+    """There its own port answers neither /version nor /readyz."""
+    with listening(ward.world) as free:
+        pass
+    env = {"AERO_L2_METRICS_ADDR": f"{at.LOOPBACK}:{free}"}
+    with run_proxy(ward.world, ward.run_as, env) as proxy:
+        examined = ward.examine("--bind", f"{at.LOOPBACK}:{proxy.port}", env=env)
+        assert no_problem(examined), examined.said
+        for check, port in (("port", proxy.port), ("metrics port", free)):
+            (found,) = examined.of(check)
+            assert f"serves on {at.LOOPBACK}:{port}: ready: at most" in found["text"]
+
+
 def test_proxy_that_runs_and_is_not_ready_is_a_problem(ward: Clinic) -> None:
     def without_nft(programs: Path, devices: Path, mounts: int) -> None:
         (programs / "nft").unlink()

@@ -1,13 +1,14 @@
 """The doctor's short form: what `serve` says of its host when it starts, and what makes it unready."""
 
 import json
+import pwd
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from support import addresses as at
-from support.proxy import Proxy, RunAs, run_proxy
+from support.proxy import SERVICE_USER, USER_ID, Proxy, RunAs, run_proxy
 from support.stage import copy_program
 from support.wait import wait_until
 from support.world import World
@@ -74,3 +75,12 @@ def test_note_is_a_warning_once(world: World, proxy_as: RunAs) -> None:
         assert len(found) == len(set(found))
         assert any(check.startswith("limit: ") or check == "sysctls" for check, _ in found), found
         assert all(event["level"] == "warning" for event in events(proxy, SAID))
+
+
+def test_group_that_may_not_ping_is_called_as_the_host_calls_it(world: World, proxy_as: RunAs) -> None:
+    """In the server's own user namespace it is 0, and a sysctl with that would change nothing."""
+    group = USER_ID if proxy_as == "user" else pwd.getpwnam(SERVICE_USER).pw_gid
+    with run_proxy(world, proxy_as) as proxy:
+        wait_until(lambda: any(event["check"] == "pings" for event in events(proxy, SAID)), "it is said", 30)
+        (line,) = [event for event in events(proxy, SAID) if event["check"] == "pings"]
+        assert f"group {group} is not in net.ipv4.ping_group_range" in line["text"]

@@ -127,7 +127,7 @@ CASES = {
     ),
     "AeroL2Restarts": Case(
         {f'{STARTED}{{process="netd"}}': "1x40 2x5 3x20"},
-        {f'{STARTED}{{process="netd"}}': "1x40 2x20", f'{STARTED}{{process="nat"}}': "0+1x60"},
+        {f'{STARTED}{{process="netd"}}': "1x40 0x1 2x20", f'{STARTED}{{process="nat"}}': "0+1x60"},
     ),
     "AeroL2DnsFails": Case(dns("0+60x60", "0+6x60"), dns("0+6x60", "0+60x60")),
     "AeroL2DnsSlow": Case(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,7 +184,7 @@ def inside(container: Container | None) -> Surroundings:
         ("nft is not installed: no such program in /bin", None, "sudo apt-get install nftables"),
         (
             "slirp4netns is not installed: no such program in /bin (package slirp4netns)", "docker",
-            "RUN apt-get install -y slirp4netns  (in the image)",
+            "RUN apt-get install -y slirp4netns  # in the image",
         ),
         ("/dev/net/tun is missing: load the module", None, "sudo modprobe tun"),
         ("/dev/net/tun is missing: load the module", "docker", "docker run --device /dev/net/tun …"),
@@ -194,7 +195,7 @@ def inside(container: Container | None) -> Surroundings:
         ("the kernel's nf_tables lacks ct count, reject: modprobe -a nft_connlimit nft_reject_inet", None,
          "sudo modprobe -a nft_connlimit nft_reject_inet"),
         ("the kernel does not tell of its connections (x): modprobe nf_conntrack_netlink", "docker",
-         "sudo modprobe nf_conntrack_netlink  (on the host of the container)"),
+         "sudo modprobe nf_conntrack_netlink  # on the host of the container"),
         ("…: the limit of namespaces is reached, raise the sysctl user.max_net_namespaces",
          None, "sudo sysctl -w user.max_net_namespaces=15000"),
         ("the server is out of file descriptors, raise LimitNOFILE (ulimit -n)", "docker",
@@ -276,6 +277,16 @@ def test_faulty_settings_leave_the_usable_ones() -> None:
     assert judged.loaded.settings.dns_lookup_timeout_ms == 700
     assert judged.loaded.settings.listen == ("127.0.0.1", 0)
     assert judged.loaded.settings.max_connections == 64
+
+
+def test_what_is_said_of_a_command_is_a_comment_to_the_shell() -> None:
+    """So that a line can be typed, or pasted, as it stands."""
+    (fault, *_) = given.judge({**OPEN, "AERO_L2_MAX_CONNECTIONS": "many"}, None, None).findings
+    place = inside("other")
+    fixes = (*fault.fix, *place.module("tun"), *place.sysctl("a.b", "1 2"), *place.device_mode())
+    for fix in fixes:
+        assert " # " in fix
+        subprocess.run(["sh", "-nc", fix], check=True)
 
 
 def test_file_of_settings_that_is_missing_is_a_problem(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
+
+from aero_l2.observe import outside
 
 STDOUT: Final = "stdout"
 MODE: Final = 0o600
@@ -120,7 +123,10 @@ def _opened(path: str) -> int:
 
 def _advice(path: str, error: OSError) -> str:
     said = "it is a symbolic link" if os.path.islink(path) else (error.strerror or str(error)).lower()
-    return f"cannot write {path} as uid {os.geteuid()}: {said}"
+    text = f"cannot write {path} as {outside.user()}: {said}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.ENOENT):
+        text += f": name a file in a folder that {outside.user()} may write to"
+    return text
 
 
 def _chunks(lines: Sequence[bytes], most: int) -> Iterator[list[bytes]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pwd
 import tempfile
-from pathlib import Path
 from typing import Final
 
 from aero_l2.errors import CaptureUnavailable
+from aero_l2.observe import outside
 from aero_l2.observe.capture.file import FOLDER_MODE, headers
 
 _TRIED: Final = ".aero-l2-"
@@ -36,7 +35,7 @@ def prepare(folder: str) -> None:
 
 
 def _advice(error: OSError, folder: str) -> str:
-    user = _user()
+    user = outside.user()
     match error.errno:
         case errno.EACCES | errno.EPERM if os.path.isdir(folder):
             return f"let {user} write there (chown), or name another directory"
@@ -50,18 +49,3 @@ def _advice(error: OSError, folder: str) -> str:
             return "name a directory"
         case _:
             return f"name a directory that {user} may write to"
-
-
-def _user() -> str:
-    """The user this runs as, by the name it has outside of our user namespace (user_namespaces(7))."""
-    uid = os.geteuid()
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/uid_map").read_text().splitlines():
-            inside, outside, count = map(int, line.split())
-            if inside <= uid < inside + count:
-                uid = outside + uid - inside
-                break
-    try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"uid {uid}"
