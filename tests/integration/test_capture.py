@@ -145,6 +145,7 @@ async def test_size_has_a_cap_and_what_is_beyond_is_counted(
         assert contents.statistics == (40, left_out)
         assert left_out > 0
         assert proxy.metric("l2_capture_frames_dropped_total") == left_out
+        assert proxy.metric('aero_l2_capture_frames_dropped_total{cause="size"}') == left_out
         assert proxy.metric("l2_capture_frames_total") == len(contents.packets)
         assert proxy.metric("l2_capture_bytes_total") == path.stat().st_size
         assert proxy.metric("l2_frames_rx_total") == 40

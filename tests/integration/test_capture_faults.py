@@ -200,6 +200,7 @@ async def test_a_disk_that_does_not_answer_holds_nobody_up(world: World, silent:
         first = pcapng.read(min(silent.files().items())[1])
         received, dropped = first.statistics or (0, 0)
         assert dropped == proxy.metric("l2_capture_frames_dropped_total") > 0
+        assert dropped == proxy.metric('aero_l2_capture_frames_dropped_total{cause="queue"}')
         assert len(first.packets) == received - dropped
         assert sent <= received
         assert proxy.metric("l2_capture_errors_total") == 0

@@ -147,8 +147,14 @@ CASES = {
         {"aero_l2_audit_errors_total": "0x58 1x2"}, {"aero_l2_audit_errors_total": "1x60"}
     ),
     "AeroL2CaptureFails": Case(
-        {"l2_capture_errors_total": "0x60", "l2_capture_frames_dropped_total": "0x58 0+9x2"},
-        {"l2_capture_errors_total": "3x60", "l2_capture_frames_dropped_total": "0x60"},
+        {
+            "l2_capture_errors_total": "0x60",
+            'aero_l2_capture_frames_dropped_total{cause="queue"}': "0x58 0+9x2",
+        },
+        {
+            "l2_capture_errors_total": "3x60",
+            'aero_l2_capture_frames_dropped_total{cause="size"}': "0x58 0+9x2",
+        },
     ),
 }
 

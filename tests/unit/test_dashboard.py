@@ -27,6 +27,7 @@ NOT_SHOWN = {
     "l2_upgrade_reject_max_tunnels_per_session_total",  # others under a second name
     "l2_session_connection_denied_total",
     "l2_auth_failures_total",
+    "l2_capture_frames_dropped_total",
     "l2_frames_dropped_total",  # sums of what is shown by cause, reason or limit
     "l2_udp_flow_limit_exceeded_total",
     "l2_dns_queries_total",

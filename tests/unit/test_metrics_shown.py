@@ -76,6 +76,7 @@ SHOWN = {
     "l2_capture_bytes": CAPTURES,
     "l2_capture_frames": CAPTURES,
     "l2_capture_frames_dropped": CAPTURES,
+    "aero_l2_capture_frames_dropped": CAPTURES,
     "l2_capture_errors": "tests/integration/test_capture_faults.py",
     "aero_l2_audit_lines": "tests/integration/test_audit_log.py",
     "aero_l2_audit_lines_lost": "tests/integration/test_audit_log.py",

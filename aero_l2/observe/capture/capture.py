@@ -133,13 +133,14 @@ class Capture:
                 frames += more.frames
                 handed_over += len(batch.frames)
                 cost += batch.cost
-            before = file.frames
+            before, cause = file.frames, "error"
             try:
                 if size:
                     file.append(b"".join(pieces), frames)
+                cause = "size"
             finally:
                 self.taken += cost
-                self._miss(handed_over - (file.frames - before))
+                self._miss(handed_over - (file.frames - before), cause)
 
     def _finish(self) -> None:
         self._opened().finish(self._left_out)
@@ -149,12 +150,12 @@ class Capture:
         while self._batches:
             batch = self._batches.popleft()
             self.taken += batch.cost
-            self._miss(len(batch.frames))
+            self._miss(len(batch.frames), "error")
 
-    def _miss(self, frames: int) -> None:
+    def _miss(self, frames: int, cause: str) -> None:
         if frames:
             self._left_out += frames
-            self._metrics.capture_frames_dropped.inc(frames)
+            self._metrics.capture_frames_dropped[cause].inc(frames)
 
     def _count(self) -> None:
         """Bring the metrics up to what is in the file."""

@@ -61,7 +61,8 @@ class RunningCapture:
         waiting = self._handed_over - capture.taken + cost
         if capture.is_full or waiting > MAX_WAITING_OF_ONE or captures.waiting + cost > MAX_WAITING:
             self._left_out += len(frames)
-            self._metrics.capture_frames_dropped.inc(len(frames))
+            cause = "size" if capture.is_full else "queue"
+            self._metrics.capture_frames_dropped[cause].inc(len(frames))
             return
         self._handed_over += cost
         captures.handed_over += cost

@@ -51,6 +51,9 @@ LIMITS: Final = (
 IGNORED_REASONS: Final = ("invalid", "ipv6", "icmp_errors")
 
 
+CAPTURE_CAUSES: Final = ("size", "queue", "error")
+
+
 class TrafficMetrics(Declarer):
     """Of frames, and of packets in the tunnels' namespaces."""
 
@@ -81,7 +84,18 @@ class TrafficMetrics(Declarer):
         counter = self._counter
         self.capture_bytes = counter("l2_capture_bytes_total", "Bytes of capture files.")
         self.capture_frames = counter("l2_capture_frames_total", "Frames captured.")
-        self.capture_frames_dropped = counter("l2_capture_frames_dropped_total", "Frames not captured.")
+        self.capture_frames_dropped = self._counters(
+            "aero_l2_capture_frames_dropped_total",
+            "Frames not captured, by cause: beyond the largest size of a file, queue full before a disk that "
+            "is too slow, error of the disk.",
+            "cause",
+            CAPTURE_CAUSES,
+        )
+        self._sum(
+            "l2_capture_frames_dropped_total",
+            "Frames not captured: the sum of aero_l2_capture_frames_dropped_total.",
+            list(self.capture_frames_dropped.values()),
+        )
         self.capture_errors = counter("l2_capture_errors_total", "Captures ended by an error.")
 
     def _declare_policy(self) -> None:
