@@ -222,6 +222,36 @@ def test_service_user_and_root_may_ask_and_nobody_else(served: Proxy, proxy_as: 
     assert run(folder, "version")["ok"]
 
 
+@pytest.fixture
+def run_folder(proxy_as: RunAs) -> Iterator[Path]:
+    """A folder of /run, which slirp4netns shows to itself, and where such sockets belong."""
+    made = Path(tempfile.mkdtemp(prefix="aero-l2-admin-", dir="/run"))
+    os.chown(made, uid_of(proxy_as), uid_of(proxy_as))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+async def test_taken_over_nat_process_cannot_ask(world: World, proxy_as: RunAs, run_folder: Path) -> None:
+    """It runs as the service user, and would be let in; also one that a second netd has started."""
+    path = run_folder / "admin.sock"
+    with run_proxy(world, proxy_as, {"AERO_L2_ADMIN_SOCKET": str(path)}) as proxy:
+        for netd in range(2):
+            async with raw_guest(proxy) as guest:
+                await guest.echo(b"works")
+                for nat in proxy.with_role("nat"):
+                    seen = Path(f"/proc/{nat}/root{path}")
+                    assert not seen.exists() or not stat.S_ISSOCK(seen.stat().st_mode)
+                assert run(run_folder, "sessions")["ok"]
+            if not netd:
+                killed = proxy.one("netd")
+                proxy.kill(killed)
+                await until(lambda: proxy.with_role("netd") not in ([], [killed]), "netd is back")  # noqa: B023
+        proxy.terminate()
+        assert await asyncio.to_thread(proxy.wait) == 0
+    assert not path.exists()
+
+
 def test_command_of_the_service_user_is_logged_with_its_uid(
     served: Proxy, proxy_as: RunAs, folder: Path
 ) -> None:
