@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -236,6 +237,22 @@ def run_folder(proxy_as: RunAs) -> Iterator[Path]:
 def is_seen_by_nat(proxy: Proxy, path: Path) -> bool:
     [nat] = proxy.with_role("nat")
     return Path(f"/proc/{nat}/root{path}").is_socket()
+
+
+async def test_taken_over_nat_process_finds_no_bus(world: World, proxy_as: RunAs) -> None:
+    """D-Bus of the user that it runs as would start a program for it, outside of its walls."""
+    parent = "/run/user"
+    os.makedirs(parent, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=parent) as theirs,
+        socket.socket(socket.AF_UNIX) as bus,
+        run_proxy(world, proxy_as) as proxy,
+    ):
+        os.chmod(theirs, 0o755)
+        bus.bind(f"{theirs}/bus")
+        async with raw_guest(proxy) as guest:
+            await guest.echo(b"works")
+            assert not is_seen_by_nat(proxy, Path(theirs, "bus"))
 
 
 def is_another(proxy: Proxy, netd: int) -> bool:
