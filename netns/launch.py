@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(2)
     netd = [sys.executable, "-I", "-m", "netns.netd"]
     netd += ["--driver", options.driver, "--search-path", options.search_path]
-    netd += ["--max-tcp-memory", options.max_tcp_memory]
+    netd += ["--max-tcp-memory", options.max_tcp_memory, "--hide", options.admin_socket]
     netd += ["--log-level", options.log_level, "--log-style", style]
     watchdog_s = watchdog_interval_s(os.environ, os.getpid())
     handed_on = {LISTEN_FDS_VARIABLE: sockets, adminsocket.FDS_VARIABLE: admin.descriptors if admin else ()}

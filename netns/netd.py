@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from netns import files, messages, pings
 from netns.announcing import Announcer
-from netns.becoming import become_netd
+from netns.becoming import become_netd, hide
 from netns.children import Child, Children, tell_overdue
 from netns.errors import MessageError, NetnsError, SegmentError, describe_os_error
 from netns.hosts import HostMonitor
@@ -281,10 +281,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--driver", required=True)
     parser.add_argument("--search-path", required=True)
     parser.add_argument("--max-tcp-memory", type=int, default=0)
+    parser.add_argument("--hide", default="", help="the admin socket, see netns.becoming")
     parser.add_argument("--log-level", default="info")
     parser.add_argument("--log-style", default="json")
     options = parser.parse_args(arguments)
     become_netd(options.log_level, options.log_style)
+    hide(options.hide)
     server = socket.socket(fileno=options.socket_fd)
     os.set_inheritable(options.socket_fd, False)
     driver = load_driver(options.driver, options.search_path)

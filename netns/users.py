@@ -8,7 +8,7 @@ import pwd
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from netns.errors import LaunchError
@@ -34,7 +34,7 @@ def become_service_user(user: pwd.struct_passwd, folders: Iterable[str] = ()) ->
             f"started by root but without its capabilities ({error}): start as an ordinary user instead"
         ) from error
     try:
-        expose([*_code_folders(), *_own_folders(folders, user)], user.pw_uid)
+        expose([*_code_folders(), *own_folders(folders, user)], user.pw_uid)
         if not _may_use(TUN, user):
             _private_tun(user)
         os.setgroups([])
@@ -48,7 +48,7 @@ def become_service_user(user: pwd.struct_passwd, folders: Iterable[str] = ()) ->
     prctl(Prctl.SET_DUMPABLE, 1)  # or /proc/self/uid_map would belong to root
 
 
-def _own_folders(paths: Iterable[str], user: pwd.struct_passwd) -> Iterator[Path]:
+def own_folders(paths: Iterable[str], user: pwd.struct_passwd) -> Iterator[Path]:
     """Those of the folders that the user may enter; one that is missing is made, and is the user's.
 
     One that is there stays whose it is. Where it cannot be made, whoever writes there says why.
@@ -56,15 +56,26 @@ def _own_folders(paths: Iterable[str], user: pwd.struct_passwd) -> Iterator[Path
     for path in map(Path, paths):
         with suppress(OSError):
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.mkdir(mode=0o700)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                os.fchown(fd, user.pw_uid, user.pw_gid)
-            finally:
-                os.close(fd)
+            _make_for(user, path)
         with suppress(OSError):
             if path.is_dir() and _may_pass(path.stat(), user.pw_uid):
                 yield path
+
+
+def _make_for(user: pwd.struct_passwd, path: Path) -> None:
+    """Make a folder that is the user's. Raises OSError.
+
+    Whoever may rename a folder on the way can put another in its place at any moment: what is given away is
+    in the folder that was opened, and has nothing in it.
+    """
+    with ExitStack() as opened:
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        opened.callback(os.close, parent)
+        os.mkdir(path.name, 0o700, dir_fd=parent)
+        made = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        opened.callback(os.close, made)
+        if not os.listdir(made):
+            os.fchown(made, user.pw_uid, user.pw_gid)
 
 
 def check_user_setting(name: str) -> None:

@@ -5,12 +5,14 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,59 @@ def test_service_user_and_root_may_ask_and_nobody_else(served: Proxy, proxy_as: 
     wait_until(lambda: "admin refused" in served.log, "the log has it")
     (folder / "admin.sock").chmod(0o600)
     assert run(folder, "version")["ok"]
+
+
+@pytest.fixture
+def run_folder(proxy_as: RunAs) -> Iterator[Path]:
+    """A folder of /run, which slirp4netns shows to itself, and where such sockets belong."""
+    made = Path(tempfile.mkdtemp(prefix="aero-l2-admin-", dir="/run"))
+    os.chown(made, uid_of(proxy_as), uid_of(proxy_as))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def is_seen_by_nat(proxy: Proxy, path: Path) -> bool:
+    [nat] = proxy.with_role("nat")
+    return Path(f"/proc/{nat}/root{path}").is_socket()
+
+
+async def test_taken_over_nat_process_finds_no_bus(world: World, proxy_as: RunAs) -> None:
+    """D-Bus of the user that it runs as would start a program for it, outside of its walls."""
+    parent = "/run/user"
+    os.makedirs(parent, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=parent) as theirs,
+        socket.socket(socket.AF_UNIX) as bus,
+        run_proxy(world, proxy_as) as proxy,
+    ):
+        os.chmod(theirs, 0o755)
+        bus.bind(f"{theirs}/bus")
+        async with raw_guest(proxy) as guest:
+            await guest.echo(b"works")
+            assert not is_seen_by_nat(proxy, Path(theirs, "bus"))
+
+
+def is_another(proxy: Proxy, netd: int) -> bool:
+    return proxy.with_role("netd") not in ([], [netd])
+
+
+async def test_taken_over_nat_process_cannot_ask(world: World, proxy_as: RunAs, run_folder: Path) -> None:
+    """It runs as the service user, and would be let in; also one that a second netd has started."""
+    path = run_folder / "admin.sock"
+    with run_proxy(world, proxy_as, {"AERO_L2_ADMIN_SOCKET": str(path)}) as proxy:
+        for netd in range(2):
+            async with raw_guest(proxy) as guest:
+                await guest.echo(b"works")
+                assert not is_seen_by_nat(proxy, path)
+                assert run(run_folder, "sessions")["ok"]
+            if not netd:
+                killed = proxy.one("netd")
+                proxy.kill(killed)
+                await until(partial(is_another, proxy, killed), "netd is back")
+        proxy.terminate()
+        assert await asyncio.to_thread(proxy.wait) == 0
+    assert os.listdir(run_folder) == []
 
 
 def test_command_of_the_service_user_is_logged_with_its_uid(

@@ -16,7 +16,9 @@ mount --bind "$1" /etc/resolv.conf
 mkdir -p /dev/net
 mount -t tmpfs -o mode=755 tmpfs /dev/net
 shift
-for program in "$@"; do mount --bind /dev/null "$program"; done
+touch /dev/net/nothing
+for program in "$@"; do mount --bind /dev/net/nothing "$program"; done
+rm /dev/net/nothing
 echo ready
 exec cat
 """
@@ -25,7 +27,7 @@ exec cat
 @contextmanager
 def private_mounts(resolv_conf: Path) -> Iterator[int]:
     """A mount namespace with the given resolv.conf, an empty /dev/net and none of the machine's own
-    programs.
+    programs: a file of their own lies over each, since /dev/null's mode would be everyone's.
 
     Yields the process that holds it.
     """
@@ -64,7 +66,9 @@ def installed(name: str) -> str:
 
 
 def copy_program(name: str, directory: Path) -> None:
-    """Put a program into a proxy's PATH."""
+    """Put a program into a proxy's PATH, in place of what is there: never into what a link there leads to,
+    whose mode and content would become the program's."""
+    (directory / name).unlink(missing_ok=True)
     shutil.copy(installed(name), directory / name)
 
 
