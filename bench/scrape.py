@@ -3,6 +3,7 @@
 Goals: a scrape under 100 ms, the loop never blocked for more than 5 ms. What blocks the loop delays a
 tunnel's PONG, so the longest round trip beside scrapes bounds it, with all else that delays one; the slices
 that a rendering is made in are measured by themselves, too, in this process.
+The numbers of ADR 24 are of a busy machine, its table of a script that is not here: compare your own runs.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ def judge(fields: Mapping[str, Any], given: Mapping[str, Given]) -> Judged:
     _merge_origins(judged.fields)
     _imply_trust(judged.fields, given)
     _leave_ports_to_the_allow_list(judged.fields, given)
+    _part_metrics_from_tunnels(judged, given)
     _limit_forwards(judged)
     _leave_room_for_secrets(judged)
     _choose_mode(judged, given)
@@ -69,6 +70,17 @@ def _leave_ports_to_the_allow_list(fields: dict[str, Any], given: Mapping[str, G
     """The default of denied TCP ports is for those who list none that are allowed."""
     if "allowed_tcp_ports" in given and "denied_tcp_ports" not in given:
         fields["denied_tcp_ports"] = ()
+
+
+def _part_metrics_from_tunnels(judged: Judged, given: Mapping[str, Given]) -> None:
+    """One port of one address is listened on once."""
+    metrics, listen = judged.fields.get("metrics_listen"), judged.fields.get("listen")
+    if metrics is not None and metrics == listen and metrics.port:
+        judged.faults.append(
+            given["metrics_listen"].fault(
+                "is where tunnels are served", "choose another port, or leave it unset"
+            )
+        )
 
 
 def _limit_forwards(judged: Judged) -> None:

@@ -55,7 +55,13 @@ class TunnelCapture:
         if not self._is_open:
             raise CaptureUnavailable("the tunnel is not open")
         if self._running is not None:
-            raise CaptureUnavailable(f"it is being captured already, to {self._running.capture.path}")
+            capture = self._running.capture
+            full = (
+                " (at AERO_L2_CAPTURE_MAX_BYTES, so nothing is added: stop it first)"
+                if capture.is_full
+                else ""
+            )
+            raise CaptureUnavailable(f"it is being captured already, to {capture.path}{full}")
         running = self._begin(self._captures)
         await _patiently(running.opened)
         capture = running.capture

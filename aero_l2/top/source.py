@@ -60,7 +60,9 @@ class Source:
     def ask(self, request: str) -> dict[str, Any]:
         """An answer of the admin socket. Raises NoAnswer."""
         if self._client is None:
-            raise NoAnswer("no admin socket is known: give --socket")
+            raise NoAnswer(
+                "no admin socket is known: give --socket, or AERO_L2_ADMIN_SOCKET as the server has it"
+            )
         return self._client.ask(request)
 
     def close(self) -> None:
@@ -86,7 +88,11 @@ class Source:
     def _metrics(self, status: Mapping[str, Any] | None, missing: dict[str, str]) -> Samples | None:
         url = self.url or (status or {}).get("metrics_url")
         if not isinstance(url, str):
-            switched_off = "the server has none (AERO_L2_METRICS=off)" if status else "give --url"
+            switched_off = (
+                "the server has none (AERO_L2_METRICS=off)"
+                if status
+                else "give --url, http://127.0.0.1:8090/metrics for example"
+            )
             missing["metrics"] = switched_off
             return None
         try:

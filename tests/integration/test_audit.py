@@ -362,6 +362,7 @@ async def test_neither_payload_nor_secrets_are_in_any_line_and_every_kind_is_as_
         await audit.wait_session_over()
         await _resumed(proxy)
         await audit.wait_session_over(2)
+        await until(lambda: _counted(proxy) == {kind: len(audit.lines(kind)) for kind in KINDS}, "its lines")
         proxy.terminate()
         assert proxy.wait() == 0
         text = audit.text()
@@ -371,6 +372,11 @@ async def test_neither_payload_nor_secrets_are_in_any_line_and_every_kind_is_as_
             assert secret not in text
             assert secret not in proxy.log.encode()
         assert json.loads(text.splitlines()[-1])["type"] == "log_close"
+
+
+def _counted(proxy: Proxy) -> dict[str, float]:
+    """Lines by kind, by the metric."""
+    return {kind: proxy.metric(f'aero_l2_audit_lines_total{{kind="{kind}"}}') for kind in KINDS}
 
 
 async def _resumed(proxy: Proxy) -> None:

@@ -45,6 +45,8 @@ async def test_metrics_count_lines_by_kind(world: World, proxy_as: RunAs, tmp_pa
             await guest.echo(b"works")
         await audit.wait_session_over()
         assert written(proxy) == len(audit.lines()) == 4
+        for kind in ("log_open", "session_open", "flow", "session_close"):
+            assert proxy.metric(f'aero_l2_audit_lines_total{{kind="{kind}"}}') == 1
         assert proxy.metric(LOST) == proxy.metric("aero_l2_audit_errors_total") == 0
     assert audit.path.stat().st_mode & 0o777 == 0o600
 

@@ -5,7 +5,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from scapy.layers.dns import DNS
@@ -17,6 +17,7 @@ from support.counting import Counting
 from support.cut import cut
 from support.proxy import Proxy, RunAs, run_proxy
 from support.rawguest import RawGuest, raw_guest
+from support.stage import delay_nat
 from support.tunnel import Tunnel
 from support.wait import until
 from support.world import World
@@ -309,35 +310,23 @@ async def test_frames_that_are_too_short_and_too_fast(world: World, proxy_as: Ru
             assert counting.moved()["l2_frames_dropped_total"] == 3 + dropped
 
 
-@pytest.fixture
-def no_nat(world: World, proxy_as: RunAs) -> Iterator[Proxy]:
-    """A proxy whose NAT processes can be stopped before they have begun, see `frozen`."""
-    with run_proxy(world, proxy_as) as proxy:
-        yield proxy
-
-
-async def test_frames_before_the_nat_process_is_there(no_nat: Proxy) -> None:
+async def test_frames_before_the_nat_process_is_there(world: World, proxy_as: RunAs) -> None:
     """96 are kept, which a closed TAP loses when the tunnel ends first; the others are lost at once."""
-    netd = no_nat.one("netd")
-    async with raw_guest(no_nat) as guest:
-        os.kill(netd, signal.SIGSTOP)  # whatever the NAT process does, nobody says that it is ready
-        try:
-            told = no_nat.metric('aero_l2_setup_seconds_count{step="nat_ready"}')
+    with run_proxy(world, proxy_as) as proxy:
+        go = delay_nat(proxy.programs)
+        async with raw_guest(proxy) as guest:
             frame = bytes(guest.frame(from_guest(at.WEB) / UDP(sport=5000, dport=at.DISCARD_PORT) / b"x"))
-            counting = Counting(no_nat, "aero_l2_setup_", "aero_l2_sessions_closed")
+            counting = Counting(proxy, "aero_l2_setup_", "aero_l2_sessions_closed")
             for _ in range(100):
                 await guest.tunnel.send(frame)
             await guest.tunnel.ping(b"all taken")
-            if told:
-                await counting.exactly({})
-                return
             await counting.exactly({lost("rx", "early_queue"): 4, "l2_frames_dropped_total": 4})
+            assert proxy.metric('aero_l2_setup_seconds_count{step="nat_ready"}') == 0
             guest.tunnel.abort()
             await counting.exactly(
                 {lost("rx", "early_queue"): 4, lost("rx", "tap"): 96, "l2_frames_dropped_total": 100}
             )
-        finally:
-            os.kill(netd, signal.SIGCONT)
+        go.touch()
 
 
 async def test_byte_quota_ends_a_tunnel_and_loses_what_is_beyond_it(world: World, proxy_as: RunAs) -> None:

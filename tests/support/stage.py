@@ -81,3 +81,15 @@ def make_tun(devices: Path, mode: int) -> None:
     """Make the device node ``tun`` in a proxy's /dev/net."""
     os.mknod(devices / "tun", stat.S_IFCHR, _TUN)
     (devices / "tun").chmod(mode)
+
+
+def delay_nat(programs: Path) -> Path:
+    """Have the NAT processes of a proxy begin only once there is a file; returns which."""
+    program, go = programs / "slirp4netns", programs / "go"
+    program.rename(programs / "later")
+    program.write_text(
+        f'#!/bin/sh\ncase "$*" in *--ready-fd*) until [ -e {go} ]; do /bin/sleep 0.05; done ;; esac\n'
+        f'exec {programs}/later "$@"\n'
+    )
+    program.chmod(0o755)
+    return go

@@ -15,6 +15,8 @@ from support import addresses
 BIG_TEXT = [f"{index:02d}" + "x" * 198 for index in range(20)]  # 4 kB: needs TCP
 SILENT = "silent.example.test."  # never answered
 BROKEN = "broken.example.test."  # answered SERVFAIL
+TORN = "torn.example.test."  # answered over TCP alone, with a question that ends in the middle of its name
+ODD = "odd.example.test."  # answered YXDOMAIN (RFC 2136 section 2.2), which no query gets
 
 RECORDS: dict[tuple[str, str], list[str]] = {
     (".", "NS"): ["ns.example.test."],
@@ -75,6 +77,12 @@ def answer(wire: bytes, *, tcp: bool) -> bytes | None:
     kind = RdataType.to_text(question.rdtype)
     if name == BROKEN:
         response.set_rcode(dns.rcode.SERVFAIL)
+    elif name == ODD:
+        response.set_rcode(dns.rcode.YXDOMAIN)
+    elif name == TORN and tcp:
+        return response.to_wire()[:16]
+    elif name == TORN:
+        response.flags |= dns.flags.TC
     elif alias := _rrset(name, "CNAME"):
         response.answer.append(alias)
         if target := _rrset(alias[0].to_text(), kind):

@@ -241,6 +241,14 @@ def test_forwards_of_both_protocols_share_one_limit() -> None:
     assert fault == "AERO_L2_TCP_FORWARD and AERO_L2_UDP_FORWARD have 257 entries: keep to 256 together"
 
 
+def test_metrics_and_tunnels_do_not_share_a_port() -> None:
+    both = {"AERO_L2_PROXY_LISTEN_ADDR": "127.0.0.1:8090", "AERO_L2_METRICS_ADDR": "127.0.0.1:8090"}
+    fault = only_fault(**both)
+    assert fault.startswith("AERO_L2_METRICS_ADDR='127.0.0.1:8090' is where tunnels are served: ")
+    settings(**both | {"AERO_L2_METRICS_ADDR": "127.0.0.1:9190"})
+    settings(AERO_L2_PROXY_LISTEN_ADDR="127.0.0.1:0", AERO_L2_METRICS_ADDR="127.0.0.1:0")
+
+
 def test_static_names_are_limited_to_what_fits_an_answer() -> None:
     entries = [f"a=198.51.{i // 256}.{i % 256}" for i in range(1025)]
     assert len(settings(AERO_L2_DNS_A=",".join(entries[:1024])).dns_a) == 1024

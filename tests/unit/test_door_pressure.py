@@ -198,6 +198,29 @@ async def test_capacity_by_limit_is_a_metric_and_follows_the_settings(stand: Sta
     assert body == b"ready: at most 100 tunnels at once, by RLIMIT_NOFILE"
 
 
+async def test_each_limit_of_the_host_is_shown_as_it_is(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tunnels, what there is and what is used of it; the server's own files: test_metrics_exact.py."""
+    stocks = {
+        "pids": (Stock(200, 62, "pids.max"), 30),  # 32 stay for others
+        "memory": (Stock(512 * MIB, 84 * MIB, "memory.max"), 10),  # and 64 MiB
+        "conntrack": (Stock(6400, 1664, "nf_conntrack_max"), 10),  # and 1024
+        "ports": (Stock(3200, 640, "ip_local_port_range"), 10),  # and a tenth
+        "tcp": (Stock(8 * MIB, MIB, "tcp_mem"), 8),
+    }
+    room = Room(**{limit: stock for limit, (stock, _) in stocks.items()})
+    monkeypatch.setattr(stand.door.pressure, "_host", lambda _: room)
+    stand.door.apply(settings(AERO_L2_MAX_CONNECTIONS="9"), 77)
+    assert stand.value("aero_l2_capacity_tunnels", limit="files") == 77
+    for limit, (stock, tunnels) in stocks.items():
+        assert stand.value("aero_l2_capacity_max", limit=limit) == stock.total
+        assert stand.value("aero_l2_capacity_used", limit=limit) == stock.total - stock.left
+        assert stand.value("aero_l2_capacity_tunnels", limit=limit) == tunnels
+    shown = [stand.value(f"aero_l2_capacity_{what}", limit="setting") for what in ("tunnels", "max", "used")]
+    assert shown == [9, 9, 0]
+
+
 async def test_tunnel_that_cannot_be_made_and_readiness_are_metrics() -> None:
     async with standing() as stand:
         assert stand.value("aero_l2_ready") == 1

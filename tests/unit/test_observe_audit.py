@@ -18,9 +18,11 @@ from support.wait import wait_until
 from aero_l2.observe.audit import flows, lines
 from aero_l2.observe.audit.denials import MAX_DESTINATIONS, Denials
 from aero_l2.observe.audit.files import LogFile, Stdout, Unusable
+from aero_l2.observe.audit.log import AuditLog
 from aero_l2.observe.audit.session import MAX_NAMES, SessionAudit
 from aero_l2.observe.audit.tally import MAX_KEYS, Rate, Tally
 from aero_l2.observe.audit.writer import Writer
+from aero_l2.observe.metrics import Metrics
 
 
 def test_times_are_rfc_3339_in_utc_with_milliseconds() -> None:
@@ -361,3 +363,20 @@ def test_queries_beyond_their_rate_are_summed_up() -> None:
     assert len(single) + sum(line["queries"] for line in summed) == 1000
     for line in sheet.lines:
         check(line)
+
+
+async def test_lines_that_need_a_failure_or_an_end_are_counted_by_kind_too() -> None:
+    metrics, disk = Metrics(), Disk()
+    log = AuditLog(disk, metrics, has_queries=False, version="1")
+    log.write("incomplete", why="the last counters could not be read", flows=None)
+    assert json.loads(log._lost_line(3))["lines"] == 3
+    await log.close()
+    counted = {
+        kind: metrics.registry.get_sample_value("aero_l2_audit_lines_total", {"kind": kind})
+        for kind in ("log_open", "incomplete", "lost", "log_close", "flow")
+    }
+    assert counted == {"log_open": 1, "incomplete": 1, "lost": 1, "log_close": 1, "flow": 0}
+    disk.is_full = True
+    await AuditLog(disk, metrics, has_queries=False, version="1").close()
+    assert metrics.registry.get_sample_value("aero_l2_audit_lines_lost_total") == 2, "its first and its last"
+    assert metrics.registry.get_sample_value("aero_l2_audit_errors_total") == 1

@@ -186,6 +186,7 @@ async def test_a_capture_that_fails_late_does_not_end_the_next_one(stand: Stand)
         assert capture.running is not None
         assert await capture.stop() == path
     assert stand.value("l2_capture_errors_total") == 1
+    assert stand.value("aero_l2_capture_frames_dropped_total", cause="error") == 1
 
 
 def test_a_name_that_is_taken_is_passed_over(tmp_path: Path) -> None:
