@@ -83,7 +83,7 @@ def test_names_of_any_length_are_padded(application: str, interface: str) -> Non
 def test_scapy_reads_the_same(batches: list[tuple[int, bool, list[bytes]]]) -> None:
     data = HEAD + b"".join(joined(pcapng.packets(at, frames, inbound=way)) for at, way, frames in batches)
     with PcapNgReader(io.BytesIO(data + pcapng.statistics(5, 1, 0))) as packets:
-        got = [(bytes(p), p.sniffed_on, p.direction, p.wirelen, p.time) for p in packets.read_all()]
+        got = [(p.original, p.sniffed_on, p.direction, p.wirelen, p.time) for p in packets.read_all()]
     wanted = [(frame, at, way) for at, way, frames in batches for frame in frames]
     assert [(one[0], one[1], one[2] == 1, one[3]) for one in got] == [
         (frame, "l2-tunnel", way, len(frame)) for frame, _, way in wanted
