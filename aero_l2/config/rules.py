@@ -77,9 +77,7 @@ def _part_metrics_from_tunnels(judged: Judged, given: Mapping[str, Given]) -> No
     metrics, listen = judged.fields.get("metrics_listen"), judged.fields.get("listen")
     if metrics is not None and metrics == listen and metrics.port:
         judged.faults.append(
-            given["metrics_listen"].fault(
-                "is where tunnels are served", "choose another port, or leave it unset"
-            )
+            given["metrics_listen"].fault("is where tunnels are served", "choose another port or unset it")
         )
 
 

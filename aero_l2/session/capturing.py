@@ -56,11 +56,7 @@ class TunnelCapture:
             raise CaptureUnavailable("the tunnel is not open")
         if self._running is not None:
             capture = self._running.capture
-            full = (
-                " (at AERO_L2_CAPTURE_MAX_BYTES, so nothing is added: stop it first)"
-                if capture.is_full
-                else ""
-            )
+            full = ", which is at AERO_L2_CAPTURE_MAX_BYTES: stop it first" if capture.is_full else ""
             raise CaptureUnavailable(f"it is being captured already, to {capture.path}{full}")
         running = self._begin(self._captures)
         await _patiently(running.opened)

@@ -60,9 +60,7 @@ class Source:
     def ask(self, request: str) -> dict[str, Any]:
         """An answer of the admin socket. Raises NoAnswer."""
         if self._client is None:
-            raise NoAnswer(
-                "no admin socket is known: give --socket, or AERO_L2_ADMIN_SOCKET as the server has it"
-            )
+            raise NoAnswer("no admin socket is known: give --socket, or the server's AERO_L2_ADMIN_SOCKET")
         return self._client.ask(request)
 
     def close(self) -> None:
@@ -88,11 +86,8 @@ class Source:
     def _metrics(self, status: Mapping[str, Any] | None, missing: dict[str, str]) -> Samples | None:
         url = self.url or (status or {}).get("metrics_url")
         if not isinstance(url, str):
-            switched_off = (
-                "the server has none (AERO_L2_METRICS=off)"
-                if status
-                else "give --url, http://127.0.0.1:8090/metrics for example"
-            )
+            how = "give --url, http://127.0.0.1:8090/metrics for example"
+            switched_off = "the server has none (AERO_L2_METRICS=off)" if status else how
             missing["metrics"] = switched_off
             return None
         try:
