@@ -34,7 +34,8 @@ class Screen:
         self.resize(columns, lines)
 
     def resize(self, columns: int, lines: int) -> None:
-        """Give it another size, and tell the program."""
+        """Give it another size, and tell the program, which may be drawing for the old one just now."""
+        self._frames_till_sure = 2
         self.columns, self.lines = columns, lines
         self._cells = [[" "] * columns for _ in range(lines)]
         self._x = self._y = 0
@@ -117,7 +118,8 @@ class Screen:
         if character == "\r":
             self._x = 0
         elif character == "\n":
-            assert self._y < self.lines - 1 or not self.alternate, "the screen scrolls"
+            may_scroll = not self.alternate or self._frames_till_sure > 0
+            assert self._y < self.lines - 1 or may_scroll, "the screen scrolls"
             self._y = min(self._y + 1, self.lines - 1)
         else:
             assert character.isprintable(), f"{character!r} on the terminal"
@@ -129,6 +131,7 @@ class Screen:
         match final, parameters:
             case "H", "":
                 self._x = self._y = 0
+                self._frames_till_sure -= 1
             case "K", "":
                 self._cells[self._y][self._x :] = [" "] * max(0, self.columns - self._x)
             case "J", "" | "2":
