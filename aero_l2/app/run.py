@@ -122,7 +122,10 @@ async def run(environment: Environment) -> int:
         origins=describe_origins(settings),
         capacity=door.pressure.capacity.text,
     )
-    for warning in environment.warnings:  # not earlier: what fails to start says why in one line
+    for warning in (
+        *environment.warnings,
+        *(audit.doubts if audit else ()),
+    ):  # not earlier: what fails to start says why in one line
         _log.warning("settings need a look", text=warning)
     if metrics.is_on:
         await maker.processes.look()  # the thread that it needs is there from the start

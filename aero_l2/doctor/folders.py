@@ -42,7 +42,9 @@ def audit(subject: Subject) -> Iterator[Finding]:
         return
     subject.become_user()
     path = Path(given)
-    if path.exists() and not path.is_file():
+    if path.is_char_device():
+        yield ok(AUDIT, f"{path} is a device")
+    elif path.exists() and not path.is_file():
         yield problem(
             AUDIT, f"AERO_L2_AUDIT_LOG: {path} is no file", f"export AERO_L2_AUDIT_LOG={path}.jsonl"
         )

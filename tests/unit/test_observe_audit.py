@@ -139,6 +139,23 @@ def test_stdout_gets_whole_lines_in_pieces_that_nothing_is_mixed_into() -> None:
         os.close(descriptor)
 
 
+def test_file_or_folder_that_others_may_touch_is_a_doubt(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    path = tmp_path / "audit.log"
+    assert list(LogFile(str(path), 0, 1).doubts()) == []
+    path.chmod(0o640)
+    (said,) = LogFile(str(path), 0, 1).doubts()
+    assert said.startswith(f"AERO_L2_AUDIT_LOG: {path} was there, and others than user ")
+    path.chmod(0o600)
+    os.chown(path, 12345, -1)
+    assert len(list(LogFile(str(path), 0, 1).doubts())) == 1
+    os.chown(path, os.geteuid(), -1)
+    tmp_path.chmod(0o777)
+    (said,) = LogFile(str(path), 0, 1).doubts()
+    assert f"others may write in {tmp_path}" in said
+    assert list(LogFile("/dev/null", 0, 1).doubts()) == list(Stdout().doubts()) == []
+
+
 # -- the thread that writes
 
 
@@ -161,6 +178,9 @@ class Disk:
                 raise OSError(28, "No space left on device")
             self.lines.append(text)
             yield 1
+
+    def doubts(self) -> Iterator[str]:
+        return iter(())
 
     def reopen(self) -> None:
         self.reopened += 1

@@ -16,6 +16,8 @@ MODE: Final = 0o600
 CHUNK_BYTES: Final = 65_536
 PIPE_BYTES: Final = 4096
 """PIPE_BUF of Linux: a write of no more is never mixed with another's (pipe(7))."""
+_OF_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -29,12 +31,19 @@ class Output(Protocol):
     def write(self, lines: Sequence[bytes]) -> Iterator[int]:
         """Write them in order; yields how many more are written, each time that some are."""
 
+    def doubts(self) -> Iterator[str]:
+        """What an operator may not have meant, a line each."""
+
     def reopen(self) -> None:
         """Begin anew by name, for who moved it away. Raises OSError; then everything stays as it was."""
 
 
 class Stdout:
     """Standard output, which somebody else may write a line to now and then."""
+
+    def doubts(self) -> Iterator[str]:
+        """None that could be known of."""
+        return iter(())
 
     def __init__(self, descriptor: int = 1) -> None:
         self._descriptor = descriptor
@@ -70,6 +79,22 @@ class LogFile:
             raise Unusable(
                 f"uid {os.geteuid()} cannot write in {folder}, so that {self._path} cannot be rotated; set "
                 "AERO_L2_AUDIT_MAX_BYTES=0 where something else does that"
+            )
+
+    def doubts(self) -> Iterator[str]:
+        """Who else may read the file, or put another in its place; for a warning."""
+        file, folder = os.fstat(self._file), os.stat(os.path.dirname(self._path))
+        if not stat.S_ISREG(file.st_mode):
+            return
+        if file.st_uid != os.geteuid() or file.st_mode & _OF_OTHERS:
+            yield (
+                f"AERO_L2_AUDIT_LOG: {self._path} was there, and others than {outside.user()} may read "
+                "or write it: chown and chmod 600 it, or move it away"
+            )
+        if folder.st_mode & _WRITABLE_BY_OTHERS:
+            yield (
+                f"AERO_L2_AUDIT_LOG: others may write in {os.path.dirname(self._path)}, and so keep the log "
+                f"from being rotated: give it a folder of {outside.user()}'s own"
             )
 
     def write(self, lines: Sequence[bytes]) -> Iterator[int]:

@@ -37,11 +37,12 @@ class Summed(Protocol):
 class AuditLog:
     """Use on one event loop. Lines are written on a thread; `close` waits for it.
 
-    has_queries: whether DNS queries have lines.
+    has_queries: whether DNS queries have lines. doubts: what an operator may not have meant, a line each.
     """
 
     def __init__(self, output: Output, metrics: Metrics, *, has_queries: bool, version: str) -> None:
         self.has_queries = has_queries
+        self.doubts = tuple(output.doubts())
         self._metrics = metrics
         self._version = version
         self._sessions: dict[int, SessionAudit] = {}
