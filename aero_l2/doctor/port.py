@@ -83,6 +83,9 @@ def _in_use(check: str, address: tuple[str, int], owner: str | None, subject: Su
         if status == 200:
             return ok(check, text, **facts)
         return problem(check, text, f"curl http://{shown(asked)}/readyz", **facts)
+    if owner is not None and owner.startswith("aero-l2"):
+        text = f"{shown(address)} is taken: {owner} listens there, which serves no /version to this doctor"
+        return problem(check, text, "aero-l2 doctor --config …  # with that service's settings", **facts)
     who = owner or "another program"
     text = f"{shown(address)} is taken: {who} listens there; end it, or choose another port"
     other = f"aero-l2 serve --bind {shown((address[0], address[1] + 1 if address[1] < 65_535 else 8091))}"

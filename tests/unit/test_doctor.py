@@ -69,7 +69,7 @@ def test_colour_changes_no_column() -> None:
 def test_summary_and_status_follow_problems() -> None:
     assert report.status(FINDINGS) == 1
     assert report.status(FINDINGS[:2]) == 0
-    assert report.summary(FINDINGS, "u") == "1 problem, 1 note: aero-l2 cannot serve well here as u"
+    assert report.summary(FINDINGS, "u") == "1 problem, 1 note: aero-l2 cannot serve well here as user u"
     assert report.summary(FINDINGS[:1], "u") == "all well: aero-l2 can serve here as u"
 
 
