@@ -41,7 +41,7 @@ def doctor(
     Run it as serve is run: as the same user, with the same settings. Each line is ok, note (it works, and is
     limited) or problem, with what to type. Nothing is left behind, and a proxy that runs is not disturbed.
 
-    Exit status 0: no problem, 1: at least one, 2: a fault in the command line, or no report could be written.
+    Exit status 0: no problem, 1: at least one, 2: a fault in the command line, or no report was written.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -55,7 +55,9 @@ def summary(findings: Sequence[Finding], user: str) -> str:
     notes = sum(one.status == "note" for one in findings)
     noted = f", {notes} note{'s' * (notes != 1)}" if notes else ""
     if problems:
-        return f"{problems} problem{'s' * (problems != 1)}{noted}: aero-l2 cannot serve well here as user {user}"
+        return (
+            f"{problems} problem{'s' * (problems != 1)}{noted}: aero-l2 cannot serve well here as user {user}"
+        )
     return f"all well{noted}: aero-l2 can serve here as {user}"
 
 
