@@ -94,7 +94,10 @@ def test_nat_process_that_does_not_read_is_not_waited_for(
     with untouched() as (segment, _):
         netd.announcer.announce(7, segment)
         netd.turn_until(lambda: netd.ready == [7])
-    assert "tunnel 7: its NAT process reads nothing yet" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "NAT not announced" in said
+    assert "session=7" in said
+    assert "its NAT process reads nothing yet" in said
 
 
 def test_it_is_sent_again_while_the_kernel_does_not_pass_it_on(netd: Netd) -> None:
