@@ -1,7 +1,6 @@
 """Flows of a real namespace on their way into the audit log, where events are lost and netd is away."""
 
 import asyncio
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -11,11 +10,10 @@ from typing import Any
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet
-from support.audit import check
+from support.audit import Sheet, check
 from support.segment import Segment, segment
 from support.wait import until
 
-from aero_l2.observe.audit import lines
 from aero_l2.observe.audit.session import SessionAudit
 from aero_l2.session.auditing import Auditing
 from netns import conntrack, details
@@ -27,27 +25,6 @@ from netns.spec import GUEST, SegmentSpec
 
 PUBLIC = "93.184.216.34"
 UNLIMITED = SegmentSpec(max_tcp_flows=0, max_udp_flows=0, max_new_flows_per_s=0, audit=True)
-
-
-class Sheet:
-    """A log that keeps its lines."""
-
-    has_queries = False
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def write(self, kind: lines.Kind, **fields: object) -> None:
-        self.lines.append(json.loads(lines.encode(kind, 0.0, fields)))
-
-    def is_due(self, part: SessionAudit) -> None:
-        pass
-
-    def of(self, *types: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["type"] in types]
-
-    def flows(self) -> int:
-        return sum(line.get("flows", 1) for line in self.of("flow", "flows"))
 
 
 class Netd(NetdClient):

@@ -9,6 +9,8 @@ from typing import Any
 
 import jsonschema
 
+from aero_l2.observe.audit import lines
+from aero_l2.observe.audit.session import SessionAudit
 from support.proxy import Proxy, RunAs, run_proxy
 from support.wait import until
 from support.world import World
@@ -94,3 +96,26 @@ def audited(
     settings = {"AERO_L2_AUDIT_LOG": str(folder / "audit.log"), **(env or {})}
     with run_proxy(world, run_as, settings) as proxy:
         yield proxy, Audit(folder)
+
+
+class Sheet:
+    """What a `SessionAudit` writes to, in place of a log: keeps its lines as they would be read."""
+
+    def __init__(self, *, has_queries: bool = False) -> None:
+        self.has_queries = has_queries
+        self.lines: list[Line] = []
+
+    def write(self, kind: lines.Kind, **fields: object) -> None:
+        """Keep a line."""
+        self.lines.append(json.loads(lines.encode(kind, 0.0, fields)))
+
+    def is_due(self, part: SessionAudit) -> None:
+        """Nothing is summed up before its end."""
+
+    def of(self, *types: str) -> list[Line]:
+        """Lines of these types."""
+        return [line for line in self.lines if line["type"] in types]
+
+    def flows(self) -> int:
+        """How many flows the lines tell of."""
+        return sum(line.get("flows", 1) for line in self.of("flow", "flows"))

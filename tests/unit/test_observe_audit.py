@@ -7,12 +7,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.audit import check, schema
+from support.audit import Sheet, check, schema
 from support.wait import wait_until
 
 from aero_l2.observe.audit import flows, lines
@@ -331,23 +331,8 @@ def test_sums_are_complete_and_bounded(items: list[tuple[int, int]]) -> None:
     assert not dict(tally.taken())
 
 
-class Sheet:
-    """A log that keeps its lines."""
-
-    has_queries = True
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def write(self, kind: lines.Kind, **fields: object) -> None:
-        self.lines.append(json.loads(lines.encode(kind, 0.0, fields)))
-
-    def is_due(self, part: SessionAudit) -> None:
-        pass
-
-
 def test_what_clients_and_guests_choose_is_bounded_and_printable() -> None:
-    sheet = Sheet()
+    sheet = Sheet(has_queries=True)
     said = SessionAudit(sheet, 1, "198.51.100.7", "\x1b[31m\n" + "ü" * 5000)
     name = "\u202e\n" + "n" * 5000
     said.opened("198.51.100.7:1", "raw")
@@ -362,7 +347,7 @@ def test_what_clients_and_guests_choose_is_bounded_and_printable() -> None:
 
 
 def test_names_of_a_session_are_bounded_and_the_last_one_counts() -> None:
-    said = SessionAudit(Sheet(), 1, "", None)
+    said = SessionAudit(Sheet(has_queries=True), 1, "", None)
     for number in range(3 * MAX_NAMES):
         said.handed_out("many", [f"a{number}"])
     assert len(said._names) == MAX_NAMES
@@ -372,7 +357,7 @@ def test_names_of_a_session_are_bounded_and_the_last_one_counts() -> None:
 
 
 def test_queries_beyond_their_rate_are_summed_up() -> None:
-    sheet = Sheet()
+    sheet = Sheet(has_queries=True)
     said = SessionAudit(sheet, 1, "", None)
     for number in range(1000):
         said.query("a.example", "A", "NOERROR", (), denied=number % 2 == 0)
