@@ -221,7 +221,7 @@ class Lab:
         each = file_budget(limit, 0).tunnels
         with ExitStack() as stack:
             number = -(-tunnels // each)
-            yield [stack.enter_context(_server("", self.world, self.settings)) for _ in range(number)]
+            yield [stack.enter_context(started("", self.world, self.settings)) for _ in range(number)]
 
 
 def card() -> str:
@@ -238,7 +238,8 @@ def card() -> str:
 
 
 @contextmanager
-def _server(name: str, built: World, settings: Mapping[str, str]) -> Iterator[Server]:
+def started(name: str, built: World, settings: Mapping[str, str]) -> Iterator[Server]:
+    """A server of our own on the host of that world. Ends the program where it does not start."""
     with ExitStack() as stack:
         try:
             proxy = stack.enter_context(run_proxy(built, "root", {**QUIET, **settings}))
@@ -261,12 +262,12 @@ def local(work: Work, settings: dict[str, str], also: dict[str, str]) -> Iterato
         built = stack.enter_context(world(folder))
         peer = Running(built.internet.enter(sys.executable, "-m", "bench.peer", UNTIL_EOF, at.WEB))
         stack.callback(peer.close)
-        servers = [stack.enter_context(_server("tunnel", built, settings))]
+        servers = [stack.enter_context(started("tunnel", built, settings))]
         if also:
             name = "tunnel, " + " ".join(
                 f"{key.removeprefix('AERO_L2_')}={value}" for key, value in public(also).items()
             )
-            servers.append(stack.enter_context(_server(name, built, {**settings, **also})))
+            servers.append(stack.enter_context(started(name, built, {**settings, **also})))
         yield Lab(work, servers, at.WEB, built, settings)
 
 

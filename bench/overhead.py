@@ -1,82 +1,128 @@
 """What a setting costs, to a percent: `python -m bench.overhead NAME=VALUE`, as root, cut off from networks.
 
-Two servers that differ in it, side by side; short transfers in turn, one through each, the other one first
-every second time. The figure is the median of the pairs' ratios of the server's CPU time, with the interval
-that holds it in 95 of 100 samplings of the pairs (bootstrap): a machine that is slower for a while is so for
-both of a pair, and a single median of a few long transfers would be lost in its noise.
+Each round starts three servers, in another order than the round before: one without the setting, one with
+it, and a second one without it, for control. They take short transfers in turn, and a round's figure is the
+median of what one needs of another's CPU time for the same transfer: a machine that is slower for a while is
+so for all three. Servers have the first processor to themselves, and all else the last one: left to the
+scheduler, servers that are alike differ by several percent. They differ a little, too, by what their memory
+happens to look like, for as long as they live; so the figure is the mean of the rounds, with the interval that
+holds it in 95 of 100 samplings of them (bootstrap). The control says how much of it is chance.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import os
 import random
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from bench.guests import on_tunnel
-from bench.lab import Lab, Work, local
+from bench.guests import Guest, on_tunnel
+from bench.lab import Lab, Work, local, started
 from bench.settings import public
 from bench.transfers import WAYS, transfer
 
 SAMPLINGS = 2000
+WITHOUT, WITH, CONTROL = "without", "with", "control"
+ORDERS = ((WITHOUT, WITH, CONTROL), (CONTROL, WITHOUT, WITH), (WITH, CONTROL, WITHOUT))
+
+
+def mean(ratios: Sequence[float]) -> float:
+    """The geometric one. Pure."""
+    return math.exp(statistics.fmean(map(math.log, ratios)))
 
 
 def interval(ratios: Sequence[float], seed: int = 1) -> tuple[float, float]:
-    """Between what 95 of 100 medians of as many ratios, drawn from these again and again, are. Pure."""
+    """Between what 95 of 100 means of as many ratios, drawn from these again and again, are. Pure."""
     draw = random.Random(seed)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(SAMPLINGS))
-    return medians[SAMPLINGS // 40], medians[-SAMPLINGS // 40]
+    means = sorted(mean(draw.choices(ratios, k=len(ratios))) for _ in range(SAMPLINGS))
+    return means[SAMPLINGS // 40], means[-SAMPLINGS // 40]
 
 
-def row(ratios: Sequence[float]) -> str:
-    """The cells of a direction: by how many percent more, between what, of how many pairs. Pure."""
+def more(ratios: Sequence[float]) -> str:
+    """By how many percent more, and between what. Pure."""
     low, high = interval(ratios)
-    more = [100 * (value - 1) for value in (statistics.median(ratios), low, high)]
-    return f"{more[0]:+.1f} % | {more[1]:+.1f} to {more[2]:+.1f} % | {len(ratios)}"
+    return "{:+.1f} % ({:+.1f} to {:+.1f})".format(*(100 * (one - 1) for one in (mean(ratios), low, high)))
 
 
-def pairs(lab: Lab, direction: str, count: int, size: int) -> tuple[list[float], float]:
-    """The second server's CPU time for each transfer as a multiple of the first one's; its s/GB, median."""
+def spent(guest: Guest, direction: str, peer: str, size: int) -> float:
+    """CPU seconds of server and netd for a transfer."""
+    moved = transfer([guest], direction, peer, size).spent
+    return moved["server"].total + moved["netd"].total
+
+
+def pin(pids: Iterable[int], which: int) -> None:
+    """Have processes, and what they start from now on, run on one of the machine's processors."""
+    cores = sorted(os.sched_getaffinity(1))
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), {cores[which]})
+
+
+def once(lab: Lab, number: int, settings: Mapping[str, str], size: int, count: int) -> dict[str, Costs]:
+    """A round: CPU seconds of each server for its transfers, by direction."""
+    assert lab.world is not None
     assert lab.peer is not None
-    ratios, costs = [], []
-    first, second = lab.servers
-    with on_tunnel(first) as plain, on_tunnel(second) as other:
-        for guest in (plain, other):
-            transfer([guest], direction, lab.peer, size)
-        for number in range(count):
-            spent = {}
-            for guest in (plain, other) if number % 2 else (other, plain):
-                moved = transfer([guest], direction, lab.peer, size).spent
-                spent[guest is other] = moved["server"].total + moved["netd"].total
-            ratios.append(spent[True] / spent[False])
-            costs.append(spent[False] / (size / 1e9))
-    return ratios, statistics.median(costs)
+    order = ORDERS[number % len(ORDERS)]
+    with ExitStack() as stack:
+        guests: dict[str, Guest] = {}
+        for name in order:
+            server = stack.enter_context(started(name, lab.world, settings if name == WITH else {}))
+            pin(server.processes(), 0)
+            guests[name] = stack.enter_context(on_tunnel(server))
+            pin({guests[name].processes["nat"]}, -1)
+        found: dict[str, Costs] = {}
+        for direction in WAYS:
+            for guest in guests.values():
+                transfer([guest], direction, lab.peer, size)
+            costs: Costs = defaultdict(list)
+            for turn in range(count):
+                for name in ORDERS[turn % len(ORDERS)]:
+                    costs[name].append(spent(guests[name], direction, lab.peer, size))
+            found[direction] = costs
+        return found
+
+
+Costs = dict[str, list[float]]
+"""CPU seconds of each server for the transfers of a round, in their order."""
+
+
+def ratio(costs: Costs, name: str) -> float:
+    """The median of what that server needs of the CPU time of the one without. Pure."""
+    return statistics.median(one / other for one, other in zip(costs[name], costs[WITHOUT], strict=True))
 
 
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=__doc__)
-    parser.add_argument(
-        "settings", nargs="+", metavar="NAME=VALUE", help="of the second server; {folder}: one for it"
-    )
-    parser.add_argument("--pairs", type=int, default=150)
+    parser.add_argument("settings", nargs="+", metavar="NAME=VALUE", help="{folder}: one for the server")
+    parser.add_argument("--rounds", type=int, default=18)
+    parser.add_argument("--transfers", type=int, default=9, help="of each server, each way, in a round")
     parser.add_argument("--megabytes", type=int, default=20, help="of each transfer")
+    parser.add_argument("--raw", type=Path, metavar="FILE", help="for every CPU time that was measured")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="aero-l2-bench-") as folder:
+    pin({os.getpid()}, -1)
+    given = dict(setting.split("=", 1) for setting in options.settings)
+    with tempfile.TemporaryDirectory(prefix="aero-l2-bench-") as folder, local(Work(), {}, {}) as lab:
         Path(folder).chmod(0o777)  # the service user writes there
-        also = dict(given.replace("{folder}", folder).split("=", 1) for given in options.settings)
-        with local(Work(), {}, also) as lab:
-            print(
-                f"server and netd, CPU time with {' '.join(f'{k}={v}' for k, v in public(also).items())}:\n"
-            )
-            print(
-                "| direction | without, s/GB | more with it | 95 % interval | pairs |\n|---|---|---|---|---|"
-            )
-            for direction in WAYS:
-                ratios, cost = pairs(lab, direction, options.pairs, options.megabytes * 1_000_000)
-                print(f"| {direction} | {cost:.2f} | {row(ratios)} |", flush=True)
+        settings = {name: value.replace("{folder}", folder) for name, value in given.items()}
+        size = options.megabytes * 1_000_000
+        rounds = [once(lab, number, settings, size, options.transfers) for number in range(options.rounds)]
+    if options.raw:
+        options.raw.write_text(json.dumps(rounds))
+    shown = " ".join(f"{name}={value}" for name, value in public(given).items())
+    print(f"server and netd, CPU time with {shown}, {options.rounds} rounds:\n")
+    print("| direction | without, s/GB | more with it | control |\n|---|---|---|---|")
+    for direction in WAYS:
+        cost = statistics.median(one * 1e9 / size for found in rounds for one in found[direction][WITHOUT])
+        cells = [more([ratio(found[direction], name) for found in rounds]) for name in (WITH, CONTROL)]
+        print(f"| {direction} | {cost:.2f} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

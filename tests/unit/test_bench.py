@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from aero_l2.client.address import Target
-from bench import clocks, compare, page, peer, wire
+from bench import clocks, compare, overhead, page, peer, wire
 from bench.__main__ import main
 from bench.document import Document, NotADocument
 from bench.figures import Column, Table, number, quantile
@@ -320,3 +320,12 @@ def test_options_that_do_not_go_together_are_refused(words: list[str], said: str
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert said in str(caught.value)
+
+
+def test_what_a_setting_costs_is_the_mean_of_rounds_with_its_interval() -> None:
+    costs = {"without": [1.0, 2.0, 4.0], "with": [1.1, 2.2, 40.0], "control": [1.0, 2.0, 4.0]}
+    assert overhead.ratio(costs, "with") == pytest.approx(1.1)
+    assert overhead.mean([0.5, 2.0]) == pytest.approx(1.0)
+    low, high = overhead.interval([1.0, 1.1] * 12)
+    assert 1.0 < low < overhead.mean([1.0, 1.1]) < high < 1.1
+    assert overhead.more([1.1] * 5) == "+10.0 % (+10.0 to +10.0)"
