@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
@@ -137,6 +139,28 @@ def test_stdout_gets_whole_lines_in_pieces_that_nothing_is_mixed_into() -> None:
     assert os.read(read, 65536) == b"".join(texts)
     for descriptor in (read, write):
         os.close(descriptor)
+
+
+def test_stdout_that_blocks_nobody_gets_each_line_once() -> None:
+    """A socket, as of a service manager, takes pieces of a chunk; whoever else has it may set it non-blocking."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    texts = [b"%04d" % number + b"x" * 995 + b"\n" for number in range(400)]
+    got = bytearray()
+
+    def read() -> None:
+        while piece := theirs.recv(3000):
+            got.extend(piece)
+            time.sleep(0.001)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert sum(Stdout(ours.fileno()).write(texts)) == 400
+    ours.close()
+    reader.join(10)
+    theirs.close()
+    assert bytes(got) == b"".join(texts)
 
 
 def test_file_or_folder_that_others_may_touch_is_a_doubt(tmp_path: Path) -> None:

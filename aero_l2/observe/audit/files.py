@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import stat
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
@@ -169,5 +170,11 @@ def _chunks(lines: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
+    """All of it; one that somebody else has made non-blocking is waited for."""
     while data:
-        data = data[os.write(descriptor, data) :]
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            room = select.poll()
+            room.register(descriptor, select.POLLOUT)
+            room.poll()
