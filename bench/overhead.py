@@ -5,8 +5,8 @@ it, and a second one without it, for control. They take short transfers in turn,
 median of what one needs of another's CPU time for the same transfer: a machine that is slower for a while is
 so for all three. Servers have the first processor to themselves, and all else the last one: left to the
 scheduler, servers that are alike differ by several percent. They differ a little, too, by what their memory
-happens to look like, for as long as they live; so the figure is the mean of the rounds, with the interval that
-holds it in 95 of 100 samplings of them (bootstrap). The control says how much of it is chance.
+happens to look like, for as long as they live; so the figure is the mean of the rounds, with the interval
+that holds it in 95 of 100 samplings of them (bootstrap). The control says how much of it is chance.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def test_stdout_gets_whole_lines_in_pieces_that_nothing_is_mixed_into() -> None:
 
 
 def test_stdout_that_blocks_nobody_gets_each_line_once() -> None:
-    """A socket, as of a service manager, may take a part, and be non-blocking by whoever else has it."""
+    """A socket, as of a service manager, may take a part of a chunk."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
