@@ -115,8 +115,10 @@ class Proxy:
         """Which of the proxy's processes this is."""
         if pid == self.pid:
             return "launch"
-        about = procfs.status(pid)
-        return role_of(procfs.command(pid), about.get("Name", ""), procfs.command(int(about.get("PPid", 0))))
+        command, about = procfs.command(pid), procfs.status(pid)
+        if not about or about["State"].startswith("Z"):  # it ended after we saw it
+            return "other"
+        return role_of(command, about["Name"], procfs.command(int(about["PPid"])))
 
     def with_role(self, role: Role) -> list[int]:
         """The living processes of one role, oldest first."""

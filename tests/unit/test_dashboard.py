@@ -84,7 +84,7 @@ def test_data_source_and_instances_are_variables() -> None:
     assert used == {"datasource", "instance", "__rate_interval"}
 
 
-@pytest.mark.parametrize(("title", "expression"), expressions())
+@pytest.mark.parametrize(("title", "expression"), list(expressions()))
 def test_query_names_only_what_metrics_have(title: str, expression: str) -> None:
     assert unknown(plain(expression), samples()) == []
     selectors = re.findall(r"\b(?:aero_l2|l2)_\w+(\{[^}]*\})?", expression)
