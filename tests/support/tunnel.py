@@ -61,6 +61,7 @@ class Tunnel:
         path: str = "/l2",
         headers: Mapping[str, str] | None = None,
         credential: str | None = None,
+        address: str = at.LOOPBACK,
     ) -> None:
         self.frames: asyncio.Queue[bytes] = asyncio.Queue()
         self.pongs: list[bytes] = []
@@ -69,6 +70,7 @@ class Tunnel:
         self.close_code: int | None = None
         self.close_reason = ""
         self._namespace = namespace
+        self._address = address
         self._port = port
         self._path = path
         self._headers = dict(headers or {})
@@ -77,10 +79,10 @@ class Tunnel:
         self._agreed: str | None = PROTOCOL
 
     async def __aenter__(self) -> Self:
-        sock = await asyncio.to_thread(self._namespace.connect, at.LOOPBACK, self._port)
+        sock = await asyncio.to_thread(self._namespace.connect, self._address, self._port)
         try:
             self._socket: ClientConnection = await connect(
-                f"ws://{at.LOOPBACK}:{self._port}{self._path}",
+                f"ws://{self._address}:{self._port}{self._path}",
                 sock=sock,
                 subprotocols=self._offered,
                 additional_headers=self._headers,

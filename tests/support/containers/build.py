@@ -1,12 +1,13 @@
 """The image of this tree, made by Debian's Docker on a base made by mmdebstrap: ``./dev image``.
 
-Only here is the network used, for packages by name: Debian's and PyPI's. The tests, which have none, load what is
-in .cache/containers. Both files there are named by what they were made of.
+Only here is the network used, for packages by name: Debian's and PyPI's. The tests, which have none, load
+what is in .cache/containers. Both files there are named by what they were made of.
 """
 
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,9 +35,11 @@ _SOURCES = (
     f"deb {_MIRROR} bookworm-updates main",
     "deb http://deb.debian.org/debian-security bookworm-security main",
 )
-# As Debian's own slim images leave them out.
+# What Debian's own slim images are: /usr merged from the start, which needs no Perl, and no documentation.
 _BASE_OPTIONS = (
     "--variant=minbase",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    "--include=usr-is-merged",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
@@ -96,7 +99,10 @@ def _new(path: Path) -> Iterator[Path]:
 def _make_base(path: Path) -> None:
     with _new(path) as new:
         command = ["mmdebstrap", "--quiet", "--format=tar", *_BASE_OPTIONS, "bookworm", str(new), *_SOURCES]
-        subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, f"{shlex.join(command)}: {done.returncode}\n{done.stderr}"
 
 
 def secrets(folder: Path) -> list[str]:

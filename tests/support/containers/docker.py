@@ -1,6 +1,7 @@
 """Docker in the world of the tests: a daemon on the "host", with its bridge, and nothing beyond.
 
-Containers reach the test's internet by the daemon's masquerading, as on any host, and no packet leaves the machine.
+Containers reach the test's internet by the daemon's masquerading, as on any host; no packet leaves the
+machine.
 """
 
 import http.client
@@ -27,6 +28,8 @@ from support.world import World
 
 PORT = 8090
 UID = 10001
+BRIDGE = "172.30.0.1"
+"""The daemon's own address, which containers have as their gateway."""
 PROFILE = images.REPOSITORY / "deploy/seccomp-aero.json"
 OPEN = {"AERO_L2_OPEN": "1", "AERO_L2_INSECURE_ALLOW_NO_AUTH": "1"}
 
@@ -162,7 +165,7 @@ def docker_host(world: World) -> Iterator[DockerHost]:
     archive = build.built_image()
     folder = Path(tempfile.mkdtemp(prefix="aero-l2-docker-"))
     try:
-        with docker_daemon(folder, world.host.enter(), ("--bip=172.30.0.1/24",)) as daemon:
+        with docker_daemon(folder, world.host.enter(), (f"--bip={BRIDGE}/24",)) as daemon:
             daemon.run("load", "--input", str(archive))
             client = docker.DockerClient(base_url=daemon.url, version="auto", timeout=120)
             try:

@@ -1,8 +1,8 @@
 """A Docker daemon of the test's own, from Debian's packages, unpacked and never installed.
 
 It lives in mount and PID namespaces of its own: when it ends, or is killed, so has everything it started and
-mounted. What it would write below /run is on a tmpfs of its own; its data is in the folder it is given, and its
-cgroups have a parent of its own, which is removed.
+mounted. What it would write below /run is on a tmpfs of its own; its /dev/net/tun is open to all, as udev makes
+it on Debian. Its data is in the folder it is given, its cgroups have a parent of its own, which is removed.
 """
 
 import os
@@ -24,6 +24,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _INIT = """
 resolv=$(readlink -m /etc/resolv.conf) && nameservers=$(cat "$resolv")
 mount -t tmpfs -o mode=0755 aero-l2-test /run
+mount -t tmpfs -o mode=0755 aero-l2-test /dev/net && mknod -m 0666 /dev/net/tun c 10 200
 [ -e "$resolv" ] || { mkdir -p "${resolv%/*}" && printf '%s\\n' "$nameservers" >"$resolv"; }
 "$@" &
 daemon=$!
