@@ -45,7 +45,7 @@ def enter_namespaces() -> None:
         prctl(Prctl.SET_CHILD_SUBREAPER, 1)
     except OSError as error:
         raise LaunchError(
-            f"cannot make a user namespace as uid {uid}: {error}; {refusal.explain(error)}"
+            f"cannot make a user namespace as uid {uid}: {error.strerror}; {refusal.explain(error)}"
         ) from error
 
 

@@ -55,9 +55,9 @@ def main() -> NoReturn:
     except BadValue as fault:
         print(f"aero-l2: AERO_L2_PROXY_LISTEN_ADDR {fault}: {fault.fix}", file=sys.stderr)
         sys.exit(2)
-    fault = ask(host, port)
-    print(f"/healthz of {host} port {port}: {fault or 'ok'}")
-    sys.exit(1 if fault else 0)
+    wrong = ask(host, port)
+    print(f"/healthz of {host} port {port}: {wrong or 'ok'}")
+    sys.exit(1 if wrong else 0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A Docker daemon of the test's own, from Debian's packages, unpacked and never installed.
 
 It lives in mount and PID namespaces of its own: when it ends, or is killed, so has everything it started and
-mounted. What it would write below /run is on a tmpfs of its own; its /dev/net/tun is open to all, as udev makes
-it on Debian. Its data is in the folder it is given, its cgroups have a parent of its own, which is removed.
+mounted. What it would write below /run is on a tmpfs of its own; its /dev/net/tun is open to all, as udev
+makes it on Debian. Its data is in the folder it is given; its cgroups have a parent of their own, which is
+removed.
 """
 
 import os
