@@ -34,7 +34,7 @@ RUN tools/bin/pip wheel -q --no-deps --no-index --no-build-isolation --wheel-dir
 
 FROM ${BASE_IMAGE}
 RUN apt-get update && \
-    apt-get install -y --no-install-recommends ca-certificates iproute2 nftables python3 slirp4netns && \
+    apt-get install -y --no-install-recommends ca-certificates iproute2 nftables python3 slirp4netns tini && \
     apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/log/apt /var/log/*.log && \
     groupadd --gid 10001 aero-l2 && \
     useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin aero-l2
@@ -59,5 +59,7 @@ EXPOSE 8090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --retries=3 \
   CMD ["/opt/aero-l2/bin/python", "-I", "-m", "aero_l2.cli.health"]
-ENTRYPOINT ["aero-l2"]
+# The first process stays in the container's user namespace, which rootless engines enter by it for `exec` and health
+# checks; the supervisor moves into one of its own.
+ENTRYPOINT ["tini", "--", "aero-l2"]
 CMD ["serve"]
