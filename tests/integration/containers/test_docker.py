@@ -130,6 +130,15 @@ def test_documented_commands_run_it(as_documented: DockerHost, tmp_path: Path) -
     assert box.state()["ExitCode"] == 0
 
 
+def test_command_of_the_readme_runs_it(as_documented: DockerHost) -> None:
+    page = (images.REPOSITORY / "README.md").read_text()
+    (command,) = re.findall(r"^docker run (.*?)^```", page, re.M | re.S)
+    as_documented.typed(images.REPOSITORY, f"docker run --name aero-l2 --detach {command}")
+    box = Box(as_documented.world, as_documented.client.containers.get("aero-l2"), PORT)
+    box.wait_ready()
+    assert box.get("/l2")[0] == 400
+
+
 async def test_captures_audit_log_and_admin_socket_are_where_the_documents_have_them(
     as_documented: DockerHost, tmp_path: Path
 ) -> None:
