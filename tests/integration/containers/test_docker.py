@@ -69,7 +69,7 @@ def test_version_and_labels_are_those_of_the_build(box: Box, docker_host: Docker
 
 
 def test_it_becomes_healthy(box: Box) -> None:
-    wait_until(lambda: box.state()["Health"]["Status"] == "healthy", "the container is healthy", 30)
+    wait_until(lambda: box.state()["Health"]["Status"] == "healthy", "the container is healthy", 60)
     (last, *_) = reversed(box.state()["Health"]["Log"])
     assert last["Output"] == "/healthz of 127.0.0.1 port 8090: ok\n"
 
