@@ -206,7 +206,7 @@ def test_run_without_an_address_behind_bind_is_refused(
     "arguments",
     [
         (command, option)
-        for command in ("setup", "run", "test", "interop", "check", "lock")
+        for command in ("setup", "run", "test", "interop", "check", "deb", "lock")
         for option in ("-h", "--help")
     ],
 )
@@ -216,7 +216,7 @@ def test_help_starts_nothing(checkout: Checkout, arguments: tuple[str, ...]) -> 
     assert done.stdout.startswith("./dev setup ")
 
 
-@pytest.mark.parametrize("command", ["setup", "check", "interop"])
+@pytest.mark.parametrize("command", ["setup", "check", "deb", "interop"])
 def test_superfluous_arguments_are_refused(checkout: Checkout, command: str) -> None:
     done = checkout.dev(command, "now")
     assert done.returncode == 1
