@@ -89,8 +89,8 @@ write_demo() {
     esac
     cat >>"$run/demo.conf" <<CONFIG
 location = $location {
-    alias $EDGE_DEMO/$file;
-    types { }
+    root $EDGE_DEMO;
+    try_files /$file =404;
     default_type "$kind; charset=utf-8";
     add_header Strict-Transport-Security "max-age=31536000" always;
     add_header X-Content-Type-Options nosniff always;
@@ -104,6 +104,5 @@ CONFIG
 [ -d "$run" ] && [ -w "$run" ] || die "$run is not writable: mount a tmpfs there that uid $(id -u) may write to"
 choose_certificate
 write_site
-nginx -e stderr -c "$config" -t -q || die "nginx does not accept its configuration; what is wrong stands above"
 say "TLS on port 8443, redirects on 8080, to ${EDGE_UPSTREAM:-aero-l2-proxy:8090}"
 exec nginx -e stderr -c "$config"
