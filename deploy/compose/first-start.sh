@@ -4,6 +4,8 @@ set -eu
 
 state=${AERO_L2_STATE:-/var/lib/aero-l2}
 grafana=${AERO_L2_GRAFANA_PASSWORD:-/var/lib/grafana-password}
+meeting=${AERO_L2_MEETING:-/run/aero-l2-meeting}
+host=${AERO_L2_HOST_NET:-/host/net} # /proc/1/net of the machine
 
 say() { printf '%s\n' "aero-l2-first-start: $*" >&2; }
 die() { say "$*"; exit 2; }
@@ -17,18 +19,23 @@ make_secret() {
   say "made $2"
 }
 
-# Every address that is no loopback and no link-local one, as a list with commas.
+# addresses: those of the machine, as the kernel tells its first process, without loopback and link-local ones; with
+# commas. A container's own network would show its own addresses only.
 addresses() {
-  ip -oneline address show | awk '$4 !~ /^(127\.|::1\/|fe80:)/ { sub(/\/.*/, "", $4); print $4 }' |
-    sort -u | paste -sd, -
+  {
+    awk '/[|]--/ { address = $2 } /host LOCAL/ && address !~ /^127[.]/ { print address }' "$host/fib_trie"
+    [ ! -r "$host/if_inet6" ] || awk '$4 == "00" { print $1 }' "$host/if_inet6" | sed 's/..../&:/g; s/:$//'
+  } | sort -u | paste -sd, -
 }
 
 [ -w "$state" ] || die "$state is not writable for uid $(id -u): it has to be a volume of this container's"
 make_secret "$state/session-secret" "a session secret, which signs cookies"
 make_secret "$state/api-key" "an API key; to see it: docker-compose exec aero-l2-proxy cat $state/api-key"
 [ ! -d "$grafana" ] || make_secret "$grafana/password" "Grafana's password for admin"
+[ ! -d "$meeting" ] || chmod 1777 "$meeting"
+[ -r "$host/fib_trie" ] || die "$host/fib_trie cannot be read: /proc/1/net has to be mounted there"
 found=$(addresses)
-[ -n "$found" ] || die "this machine has no address, or ip(8) shows none: guests could not be kept away from it"
+[ -n "$found" ] || say "this machine has no address but loopback: there is none to keep guests away from"
 printf '%s\n' "$found" >"$state/host-addresses.new"
 chmod 444 "$state/host-addresses.new"
 mv "$state/host-addresses.new" "$state/host-addresses"

@@ -5,7 +5,9 @@ set -eu
 
 site=${AERO_L2_SITE:-/etc/aero-l2}       # deploy/ of the tree
 state=${AERO_L2_STATE:-/var/lib/aero-l2} # what first-start.sh made
-unset AERO_L2_SITE AERO_L2_STATE
+meeting=${AERO_L2_MEETING:-/run/aero-l2-meeting} # where proxy and edge tell each other their addresses
+config=${AERO_L2_CONFIG:-/tmp/aero-l2.toml}
+unset AERO_L2_SITE AERO_L2_STATE AERO_L2_MEETING AERO_L2_CONFIG
 
 say() { printf '%s\n' "aero-l2-start: $*" >&2; }
 die() { say "$*"; exit 2; }
@@ -59,8 +61,26 @@ await_first_start() {
   done
 }
 
-read_env "$site/.env"
+# meet_edge: says where the proxy is, and has the edges believed. Networks give other addresses after a restart, unless
+# they are fixed, and not every compose fixes them.
+meet_edge() {
+  outside=$(ip -oneline route show default | awk '{ for (i = 1; i < NF; i++) if ($i == "dev") print $(i + 1) }')
+  here=$(ip -oneline -4 address show |
+    awk -v outside=" $(printf '%s' "$outside" | tr '\n' ' ') " '
+      $2 != "lo" && !index(outside, " " $2 " ") { sub(/\/.*/, "", $4); print $4; exit }')
+  [ -n "$here" ] || die "there is no network here but the one with the way out: aero-l2-inside of compose.yaml is missing"
+  { printf '%s\n' "$here" >"$meeting/proxy.new" && mv "$meeting/proxy.new" "$meeting/proxy"; } 2>/dev/null ||
+    die "$meeting is not writable for uid $(id -u): aero-l2-first-start has not prepared it, see its log"
+  env -i PATH="$PATH" sh "$site/compose/trusted.sh" "$meeting" "$config"
+  env -i PATH="$PATH" sh "$site/compose/trusted.sh" "$meeting" "$config" $$ </dev/null &
+}
+
 await_first_start
+if [ "${1:-}" = serve ]; then
+  meet_edge
+  set -- "$@" --config "$config"
+fi
+read_env "$site/.env"
 choose session-secret AERO_L2_SESSION_SECRET SESSION_SECRET AERO_GATEWAY_SESSION_SECRET
 choose api-key AERO_L2_API_KEY AERO_L2_TOKEN
 AERO_L2_DENIED_CIDRS=${AERO_L2_DENIED_CIDRS:+$AERO_L2_DENIED_CIDRS,}$(cat "$state/host-addresses")

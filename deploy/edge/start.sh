@@ -2,7 +2,9 @@
 # Starts the TLS edge: certificate, what is of the site, then nginx in this process's place. docs/compose.md
 #
 #   EDGE_UPSTREAM   host:port of the proxy (aero-l2-proxy:8090)
-#   EDGE_SESSION    host:port of a gateway that answers /session; the proxy itself if blank
+#   EDGE_MEETING    folder where edge and proxy tell each other their addresses; then EDGE_UPSTREAM is not looked at
+#   EDGE_IS         what this edge calls itself there (edge)
+#   EDGE_SESSION    host:port of a gateway that answers /session; proxy: the proxy itself, which is the default
 #   EDGE_HTTPS_PORT the port that browsers see (443), for redirects
 #   EDGE_NAMES      names and addresses of the certificate made here (localhost 127.0.0.1)
 #   EDGE_TLS        folder of a certificate of yours: fullchain.pem, privkey.pem (/etc/aero-edge/tls)
@@ -61,10 +63,43 @@ choose_certificate() {
   ln -sfn "$tls" "$run/tls"
 }
 
+# meet_proxy: says where this edge is, and waits for the proxy to say the same. The first to come waits.
+meet_proxy() {
+  is=${EDGE_IS:-edge}
+  { hostname -I >"$EDGE_MEETING/$is.new" && chmod 644 "$EDGE_MEETING/$is.new" &&
+    mv "$EDGE_MEETING/$is.new" "$EDGE_MEETING/$is"; } 2>/dev/null
+}
+
+# until_true WHAT COMMAND…: for 60 s, five times a second.
+until_true() {
+  what=$1
+  shift
+  tries=0
+  until "$@"; do
+    tries=$((tries + 1))
+    [ "$tries" -le 300 ] || die "after 60 s still not: $what"
+    sleep 0.2
+  done
+}
+
+# follow_proxy PID: where the proxy says that it is somewhere else, nginx reads that; tunnels stay.
+follow_proxy() {
+  while sleep 2 && kill -0 "$1" 2>/dev/null; do
+    now=$(cat "$EDGE_MEETING/proxy" 2>/dev/null) || continue
+    if [ -n "$now" ] && [ "$now" != "$known" ]; then
+      known=$now
+      EDGE_UPSTREAM=$known:8090
+      write_site
+      kill -HUP "$1"
+    fi
+  done
+}
+
 write_site() {
   upstream=${EDGE_UPSTREAM:-aero-l2-proxy:8090}
   need_address EDGE_UPSTREAM "$upstream"
-  session=${EDGE_SESSION:-$upstream}
+  session=${EDGE_SESSION:-proxy}
+  [ "$session" != proxy ] || session=$upstream
   need_address EDGE_SESSION "$session"
   port=${EDGE_HTTPS_PORT:-443}
   case $port in *[!0-9]* | '') die "EDGE_HTTPS_PORT=$port is not a port" ;; esac
@@ -103,6 +138,13 @@ CONFIG
 
 [ -d "$run" ] && [ -w "$run" ] || die "$run is not writable: mount a tmpfs there that uid $(id -u) may write to"
 choose_certificate
+if [ -n "${EDGE_MEETING:-}" ]; then
+  until_true "$EDGE_MEETING is writable for uid $(id -u)" meet_proxy
+  until_true "the proxy has said where it is, in $EDGE_MEETING/proxy" test -s "$EDGE_MEETING/proxy"
+  known=$(cat "$EDGE_MEETING/proxy")
+  EDGE_UPSTREAM=$known:8090
+  follow_proxy $$ </dev/null &
+fi
 write_site
 say "TLS on port 8443, redirects on 8080, to ${EDGE_UPSTREAM:-aero-l2-proxy:8090}"
 exec nginx -e stderr -c "$config"
