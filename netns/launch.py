@@ -15,7 +15,7 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
-from netns import activation, adminsocket, lines, users
+from netns import activation, adminsocket, lines, refusal, users
 from netns.errors import LaunchError
 from netns.notify import Notifier, watchdog_interval_s
 from netns.supervisor import LISTEN_FDS_VARIABLE, NETD_CAPABILITIES, SIGNALS, Supervisor
@@ -34,7 +34,7 @@ def _close_inherited(but: Collection[int]) -> None:
 def enter_namespaces() -> None:
     """Become root of a new user namespace that maps only this user, with four capabilities and no more.
 
-    Raises LaunchError with the sysctl or setting to change.
+    Raises LaunchError with the sysctl, profile or setting to change.
     """
     uid = os.geteuid()
     try:
@@ -45,10 +45,7 @@ def enter_namespaces() -> None:
         prctl(Prctl.SET_CHILD_SUBREAPER, 1)
     except OSError as error:
         raise LaunchError(
-            f"cannot make a user namespace as uid {uid}: {error}; check the sysctls "
-            "user.max_user_namespaces, kernel.unprivileged_userns_clone and "
-            "kernel.apparmor_restrict_unprivileged_userns, and in a container its seccomp profile "
-            "(aero-l2 doctor says which it is)"
+            f"cannot make a user namespace as uid {uid}: {error.strerror}; {refusal.explain(error)}"
         ) from error
 
 

@@ -22,8 +22,12 @@ _INSTALL: Final = (
     (("suse", "opensuse"), "zypper install"),
 )
 _PACKAGES: Final = {"nft": "nftables", "slirp4netns": "slirp4netns"}
-_WALLS: Final = "--security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+_PROFILE: Final = "seccomp-aero.json"
+_WALLS: Final = f"--security-opt seccomp={_PROFILE} --security-opt apparmor=unconfined"
 """What docker's own profiles forbid: unshare, setns, mount."""
+_OF_IMAGE: Final = (
+    f"docker run --rm --entrypoint cat IMAGE /usr/share/aero-l2/{_PROFILE} >{_PROFILE}  # the profile"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Surroundings:
         """How a container is let make namespaces and mounts; nothing outside of one."""
         match self.container:
             case "docker":
-                return (f"docker run {_WALLS} --device /dev/net/tun -u 1000 …",)
+                return (f"docker run {_WALLS} --device /dev/net/tun …", _OF_IMAGE)
             case "podman":
                 return ("podman run -u 1000 --device /dev/net/tun …  # without --security-opt of its own",)
             case "kubernetes":

@@ -142,7 +142,7 @@ def ipxe(script: str) -> Machine:
 
 
 @contextmanager
-def bridged(kind: str, host: Namespace, port: int) -> Iterator[tuple[Path, Path]]:
+def bridged(kind: str, host: Namespace, port: int | str) -> Iterator[tuple[Path, Path]]:
     """A directory and in it the socket of a bridge to a tunnel of the proxy on ``port``; both end with the
     block."""
     with tempfile.TemporaryDirectory(prefix="aero-l2-guest-") as name:
@@ -163,13 +163,13 @@ def bridged(kind: str, host: Namespace, port: int) -> Iterator[tuple[Path, Path]
             bridge.stdout.close()
 
 
-def boot(machine: Machine, host: Namespace, port: int) -> str:
+def boot(machine: Machine, host: Namespace, port: int | str) -> str:
     """Boot the machine with its card bridged to a tunnel of the proxy on ``port``; its console until it
     powers off."""
     return timed_boot(machine, host, port)[0]
 
 
-def timed_boot(machine: Machine, host: Namespace, port: int) -> tuple[str, float]:
+def timed_boot(machine: Machine, host: Namespace, port: int | str) -> tuple[str, float]:
     """The same, and the seconds from the start of its process.
 
     The machine itself runs in a network namespace without anything, so the tunnel is its only way out.

@@ -135,3 +135,8 @@ def arp_cache(column: str) -> int:
     )
     words = shown.stdout.split()
     return int(words[words.index(column) + 1])
+
+
+def cgroups(pid: int) -> str:
+    """The cgroups of a process, a line for each hierarchy (cgroups(7))."""
+    return _read(f"/proc/{pid}/cgroup")

@@ -63,6 +63,7 @@ class Tunnel:
         path: str = "/l2",
         headers: Mapping[str, str] | None = None,
         credential: str | None = None,
+        address: str = at.LOOPBACK,
     ) -> None:
         self.frames: asyncio.Queue[bytes] = asyncio.Queue()
         self.pongs: list[bytes] = []
@@ -71,6 +72,7 @@ class Tunnel:
         self.close_code: int | None = None
         self.close_reason = ""
         self._namespace = namespace
+        self._address = address
         self._port = port
         self._path = path
         self._headers = dict(headers or {})
@@ -81,8 +83,8 @@ class Tunnel:
 
     async def _dial(self) -> tuple[str, socket.socket]:
         """The address to ask for, and a connection to it."""
-        sock = await asyncio.to_thread(self._namespace.connect, at.LOOPBACK, self._port)
-        return f"ws://{at.LOOPBACK}:{self._port}{self._path}", sock
+        sock = await asyncio.to_thread(self._namespace.connect, self._address, self._port)
+        return f"ws://{self._address}:{self._port}{self._path}", sock
 
     async def __aenter__(self) -> Self:
         url, sock = await self._dial()

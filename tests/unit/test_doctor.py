@@ -179,8 +179,8 @@ def inside(container: Container | None) -> Surroundings:
         ("the server is out of file descriptors, raise LimitNOFILE (ulimit -n)", None,
          "LimitNOFILE=65536  (in the systemd unit)"),
         ("cannot make a user namespace as uid 1: …", "docker",
-         "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
-         "--device /dev/net/tun -u 1000 …"),
+         "docker run --security-opt seccomp=seccomp-aero.json --security-opt apparmor=unconfined "
+         "--device /dev/net/tun …"),
         ("nobody knows", None, None),
     ],
 )  # fmt: skip
