@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copy2, copytree
-from typing import Any
+from typing import Any, Protocol
 
 from support import procfs
 from support.images import downloaded
@@ -154,18 +154,32 @@ class Edge:
         wait_until(lambda: len(set(self.workers()) - before) >= (os.cpu_count() or 1), "new workers", 20)
 
 
+class Reached(Protocol):
+    """What clients reach over TLS."""
+
+    visitors: Namespace
+
+    def tls(self) -> ssl.SSLContext:
+        """What trusts its certificate."""
+
+    def connect(self, port: int = 8443, visitor: int = 10) -> socket.socket:
+        """A TCP connection to it."""
+
+
 class EdgeTunnel(Tunnel):
     """A tunnel through the edge, over wss."""
 
-    def __init__(self, edge: Edge, visitor: int, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, edge: Reached, visitor: int, path: str, headers: Mapping[str, str], name: str = NAME
+    ) -> None:
         super().__init__(edge.visitors, 8443, path, headers)
-        self._edge, self._visitor = edge, visitor
+        self._edge, self._visitor, self._name = edge, visitor, name
         self._tls = edge.tls()
 
     async def _dial(self) -> tuple[str, socket.socket]:
         sock = self._edge.connect(visitor=self._visitor)
         sock.setblocking(False)
-        return f"wss://{NAME}{self._path}", sock
+        return f"wss://{self._name}{self._path}", sock
 
 
 @contextmanager
