@@ -39,10 +39,10 @@ async def test_without_configuration_it_serves_this_machine_alone_and_who_has_th
     stack.up()
     stack.visitors, stack.address = stack.world.host, at.LOOPBACK
     with pytest.raises(RefusedError, match="401"):
-        async with stack.tunnel(None, {"Host": HERE}, f"https://{HERE}"):
+        async with stack.tunnel(None, origin=f"https://{HERE}"):
             pass
     key = stack.compose("exec", "-T", "aero-l2-proxy", "cat", "/var/lib/aero-l2/api-key").strip()
-    offered = {"Host": HERE, "Sec-WebSocket-Protocol": f"aero-l2-tunnel-v1, aero-l2-token.{key}"}
+    offered = {"Sec-WebSocket-Protocol": f"aero-l2-token.{key}"}
     async with stack.tunnel(None, offered, f"https://{HERE}") as tunnel:
         lease = await RawGuest(tunnel).dhcp()
         assert lease["address"] == at.GUEST
@@ -57,8 +57,8 @@ async def test_without_configuration_it_serves_this_machine_alone_and_who_has_th
 async def test_with_its_file_a_page_with_the_gateways_cookie_gets_dns_and_http(stack: Stack) -> None:
     (stack.folder / "deploy/.env").write_text(SITE)
     stack.up()
-    stack.visitors, stack.address = stack.world.other, at.HOST_PRIVATE
-    async with stack.tunnel("alice", {"Host": NAME}) as tunnel, ns_guest(tunnel, static=False) as guest:
+    stack.name, stack.visitors, stack.address = NAME, stack.world.other, at.HOST_PRIVATE
+    async with stack.tunnel("alice") as tunnel, ns_guest(tunnel, static=False) as guest:
         await guest.lease()
         assert await guest.run("curl", "-sS", "http://web.example.test/hello") == at.HELLO
         status, _, _ = await guest.attempt("curl", "-sS", "-m", "5", f"http://{at.HOST_PUBLIC}:80/")
@@ -69,7 +69,7 @@ async def test_forged_headers_do_not_fool_the_limit(stack: Stack) -> None:
     async with AsyncExitStack() as tunnels:
         for number in range(5):
             forged = {"X-Forwarded-For": f"9.9.9.{number}", "Forwarded": f"for=9.9.8.{number}"}
-            tunnel = stack.tunnel(f"forger-{number}", {"Host": NAME, **forged})
+            tunnel = stack.tunnel(f"forger-{number}", forged)
             if number < 4:
                 await tunnels.enter_async_context(tunnel)
                 continue
@@ -80,11 +80,11 @@ async def test_forged_headers_do_not_fool_the_limit(stack: Stack) -> None:
 
 
 async def test_reload_of_the_edge_keeps_tunnels_and_stop_says_goodbye(stack: Stack) -> None:
-    async with stack.tunnel("alice", {"Host": NAME}) as tunnel:
+    async with stack.tunnel("alice") as tunnel:
         guest = RawGuest(tunnel)
         await guest.dhcp()
         stack.compose("kill", "-s", "HUP", "aero-l2-edge")
-        async with stack.tunnel("bob", {"Host": NAME}) as newer:
+        async with stack.tunnel("bob") as newer:
             await newer.ping(b"after the reload")
         assert (await guest.resolve("web.example.test")).ancount == 1
         stack.compose("stop")

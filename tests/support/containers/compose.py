@@ -14,6 +14,7 @@ from support import addresses as at
 from support import images
 from support.containers import build, edgeimage
 from support.containers.docker import DockerHost
+from support.containers.engine import search_path
 from support.edge import ORIGIN, EdgeTunnel, cookie
 from support.ns import Namespace
 from support.wait import wait_until
@@ -25,12 +26,13 @@ STARTED = ("aero-l2-first-start", "aero-l2-proxy", "aero-l2-edge")
 
 @dataclass
 class Stack:
-    """The project in a folder of its own. ``visitors``: where clients are, and whom they connect to."""
+    """The project in a folder of its own. ``name``: what clients ask for; ``visitors``: where
+    they are; ``address``: whom they connect to."""
 
     world: World
     host: DockerHost
     folder: Path
-    name: str = "localhost"
+    name: str = f"localhost:{HTTPS}"
     visitors: Namespace = field(init=False)
     address: str = at.HOST_PRIVATE
 
@@ -40,7 +42,7 @@ class Stack:
     def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """``docker-compose`` with these arguments, which may fail."""
         variables = {
-            "PATH": "/usr/bin:/bin",
+            "PATH": search_path(),
             "HOME": str(self.folder),
             "DOCKER_HOST": self.host.daemon.url,
             "IMAGE_PROXY": build.TAG,
@@ -68,16 +70,21 @@ class Stack:
         return done.stdout
 
     def up(self) -> None:
-        """``up -d``, and wait until the proxy makes tunnels and the edge serves."""
-        self.compose("up", "-d", "--no-build")
+        """``up -d --force-recreate``, and wait until the proxy makes tunnels and the edge serves."""
+        self.compose("up", "-d", "--no-build", "--force-recreate")
         wait_until(lambda: "tunnels can be made" in self.logs() or self._healthy(), "the edge serves", 60)
         ready = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9190/readyz').status)"
         python = ("exec", "-T", "aero-l2-proxy", "/opt/aero-l2/bin/python", "-c", ready)
-        wait_until(lambda: self.attempt(*python).stdout.strip() == "200", "the proxy is ready", 60)
+        try:
+            wait_until(lambda: self.attempt(*python).stdout.strip() == "200", "the proxy is ready", 30)
+        except AssertionError as failure:
+            asked = self.attempt(*python)
+            failure.add_note(f"{asked.stdout}{asked.stderr}\n{self.logs()}{self.attempt('ps').stdout}")
+            raise
 
     def _healthy(self) -> bool:
         try:
-            with self.tls().wrap_socket(self.connect(), server_hostname=self.name) as connection:
+            with self.tls().wrap_socket(self.connect(), server_hostname=self.address) as connection:
                 connection.sendall(f"GET /healthz HTTP/1.0\r\nHost: {self.name}\r\n\r\n".encode())
                 return connection.recv(100).startswith(b"HTTP/1.1 200 ")
         except (OSError, AssertionError):
@@ -90,7 +97,9 @@ class Stack:
     def tls(self) -> ssl.SSLContext:
         """What trusts the certificate that the edge made."""
         made = self.compose("exec", "-T", "aero-l2-edge", "cat", "/var/lib/aero-edge/fullchain.pem")
-        return ssl.create_default_context(cadata=made)
+        context = ssl.create_default_context(cadata=made)
+        context.check_hostname = False  # it was made at the first start, before the site had a name
+        return context
 
     def connect(self, port: int = HTTPS, visitor: int = 0) -> socket.socket:
         """A TCP connection to the published port."""
