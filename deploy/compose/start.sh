@@ -76,10 +76,13 @@ meet_edge() {
 }
 
 await_first_start
-if [ "${1:-}" = serve ]; then
-  meet_edge
-  set -- "$@" --config "$config"
-fi
+case "$*" in
+  serve*--check* | serve*--help*) ;;
+  serve*)
+    meet_edge
+    set -- "$@" --config "$config"
+    ;;
+esac
 read_env "$site/.env"
 choose session-secret AERO_L2_SESSION_SECRET SESSION_SECRET AERO_GATEWAY_SESSION_SECRET
 choose api-key AERO_L2_API_KEY AERO_L2_TOKEN

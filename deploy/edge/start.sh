@@ -41,7 +41,8 @@ make_certificate() {
     esac
     names=${names:+$names,}$kind:$name
   done
-  mkdir -p "$state" 2>/dev/null && [ -w "$state" ] || die "$state is not writable: no certificate can be made there"
+  mkdir -p "$state" 2>/dev/null || die "$state is not writable: no certificate can be made there"
+  [ -w "$state" ] || die "$state is not writable: no certificate can be made there"
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=aero-l2 edge" \
     -addext "subjectAltName=$names" -keyout "$state/privkey.new" -out "$state/fullchain.new" 2>"$run/openssl.log" ||
     die "openssl could not make a certificate for $names: $(tail -n 1 "$run/openssl.log")"
@@ -57,7 +58,7 @@ choose_certificate() {
     done
     tls=$own
   else
-    [ -s "$state/fullchain.pem" ] && [ -s "$state/privkey.pem" ] || make_certificate
+    if [ ! -s "$state/fullchain.pem" ] || [ ! -s "$state/privkey.pem" ]; then make_certificate; fi
     tls=$state
   fi
   ln -sfn "$tls" "$run/tls"
@@ -136,7 +137,7 @@ CONFIG
   done
 }
 
-[ -d "$run" ] && [ -w "$run" ] || die "$run is not writable: mount a tmpfs there that uid $(id -u) may write to"
+[ -w "$run" ] || die "$run is not writable: mount a tmpfs there that uid $(id -u) may write to"
 choose_certificate
 if [ -n "${EDGE_MEETING:-}" ]; then
   until_true "$EDGE_MEETING is writable for uid $(id -u)" meet_proxy

@@ -254,3 +254,10 @@ def test_the_proxy_believes_exactly_the_edges_and_follows_them(stand: Path) -> N
         (stand / "meeting/edge").write_text("172.20.0.9 not-an-address; 172.22.0.9\n")
         wait_until(lambda: "reload" in output.read_text(), "the proxy is told", 30)
         assert config.read_text() == 'trusted_proxies = ["172.20.0.9","172.22.0.9"]\n'
+
+
+def test_looking_at_the_settings_leaves_the_running_proxy_alone(stand: Path) -> None:
+    run(stand, FIRST)
+    done = run(stand, START, "serve", "--check")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "serve --check")
+    assert not (stand / "meeting/proxy").exists()
