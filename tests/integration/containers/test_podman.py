@@ -1,6 +1,7 @@
 """The image under rootless podman: the lines, the unit and the manifests of docs/podman.md."""
 
 import base64
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -58,10 +59,20 @@ def podman(world: World) -> Iterator[Podman]:
         yield started
 
 
+def documented_line() -> list[str]:
+    """The first `podman run` of docs/podman.md, without these two words."""
+    blocks = (ROOT / "docs/podman.md").read_text().split("```sh\n")[1:]
+    line = next(block.split("```")[0] for block in blocks if block.startswith("podman run "))
+    return shlex.split(line)[2:]
+
+
 @pytest.fixture(scope="module")
 def box(podman: Podman) -> Iterator[Box]:
-    """The one-line run, for all tests that leave it as they found it."""
-    with podman.box(*LEAST, "-p", "8090:8090", *OPEN, IMAGE) as running:
+    """The documented line, for all tests that leave it as they found it."""
+    podman.give("aero-l2.env", "\n".join(OPEN[1::2]))
+    detach, *line, image = documented_line()
+    assert (detach, tuple(line[: len(LEAST)]), image) == ("--detach", LEAST, "aero-l2:latest")
+    with podman.box(*line, IMAGE) as running:
         running.wait_ready()
         yield running
 
