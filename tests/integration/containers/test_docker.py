@@ -8,10 +8,11 @@ from support import addresses as at
 from support import guests, procfs
 from support.containers import build
 from support.containers.docker import BRIDGE, UID, Box, DockerHost, least_privilege
+from support.ns import Namespace
 from support.proxy import Role
 from support.rawguest import raw_guest
 from support.tunnel import Tunnel
-from support.wait import wait_until
+from support.wait import until, wait_until
 
 from netns.supervisor import NETD_CAPABILITIES
 
@@ -76,14 +77,18 @@ def test_doctor_inside_finds_no_problem(box: Box) -> None:
     assert "in a Docker container" in said
 
 
+async def _seen_as(box: Box, namespace: Namespace, address: str) -> str:
+    """What the proxy takes for the client of a tunnel that begins there and goes to this address."""
+    before = len(box.events("tunnel opened"))
+    async with Tunnel(namespace, box.port, address=address):
+        await until(lambda: len(box.events("tunnel opened")) > before, "the log has the tunnel")
+    return str(box.events("tunnel opened")[-1]["client"])
+
+
 async def test_client_behind_the_published_port_is_seen_by_its_own_address(box: Box) -> None:
     """From another machine; connections of the host itself come from the bridge's address."""
-    for namespace, address, seen_as in (
-        (box.world.other, at.HOST_PRIVATE, at.OTHER),
-        (box.world.host, at.LOOPBACK, BRIDGE),
-    ):
-        async with Tunnel(namespace, box.port, address=address):
-            assert box.events("tunnel opened")[-1]["client"] == seen_as
+    assert await _seen_as(box, box.world.other, at.HOST_PRIVATE) == at.OTHER
+    assert await _seen_as(box, box.world.host, at.LOOPBACK) == BRIDGE
 
 
 async def test_stop_closes_tunnels_with_1001_and_ends_with_0(docker_host: DockerHost) -> None:
@@ -103,7 +108,7 @@ def test_without_the_device_it_says_so_and_what_to_type(docker_host: DockerHost)
         status, said = box.get("/readyz")
         assert status == 503
         assert said.startswith("/dev/net/tun is missing: ")
-        (line,) = box.events("tunnels cannot be made")
+        (line,) = wait_until(lambda: box.events("tunnels cannot be made"), "the log says so")
         assert line["fix"] == "docker run --device /dev/net/tun …"
         status, said = box.run("aero-l2", "doctor")
         assert status == 1
