@@ -65,6 +65,17 @@ async def test_with_its_file_a_page_with_the_gateways_cookie_gets_dns_and_http(s
         assert status == 7, "the machine's own address is within reach"
 
 
+def test_commands_of_the_checklist_answer_and_leave_the_stack_alone(stack: Stack) -> None:
+    run = ("run", "--rm", "aero-l2-proxy")
+    denied = stack.attempt(*run, "policy", "explain", f"{at.HOST_PUBLIC}:443")
+    assert (denied.returncode, "AERO_L2_DENIED_CIDRS" in denied.stdout) == (1, True), denied
+    assert stack.attempt(*run, "policy", "explain", f"{at.WEB}:22").returncode == 1
+    assert stack.attempt(*run, "policy", "explain", f"{at.WEB}:443").returncode == 0
+    assert "AERO_L2_MAX_CONNECTIONS_PER_IP" in stack.compose(*run, "serve", "--check")
+    zeros = stack.compose("exec", "-T", "aero-l2-proxy", "grep", "CapEff", "/proc/1/status").split()[1]
+    assert int(zeros, 16) == 0
+
+
 async def test_forged_headers_do_not_fool_the_limit(stack: Stack) -> None:
     async with AsyncExitStack() as tunnels:
         for number in range(5):
