@@ -52,17 +52,16 @@ _CONTEXT = (
 _PACKAGES = ("aero_l2", "netns", "slirp")
 
 
-def digest(*parts: bytes) -> str:
-    """A short name for what something was made of."""
-    hashed = hashlib.sha256()
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
     for part in parts:
-        hashed.update(len(part).to_bytes(8, "big") + part)
-    return hashed.hexdigest()[:16]
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:16]
 
 
 def base() -> Path:
     """Where the base is, or is going to be."""
-    return CACHE / f"base-{digest(*(word.encode() for word in (*_SOURCES, *_BASE_OPTIONS)))}.tar"
+    return CACHE / f"base-{_digest(*(word.encode() for word in (*_SOURCES, *_BASE_OPTIONS)))}.tar"
 
 
 def sources() -> Iterator[Path]:
@@ -76,7 +75,7 @@ def sources() -> Iterator[Path]:
 def image() -> Path:
     """Where the image of this very tree is, or is going to be: an archive for ``docker load``."""
     parts = [part for path in sources() for part in (str(path).encode(), path.read_bytes())]
-    return CACHE / f"image-{digest(base().name.encode(), *parts, VERSION.encode(), GIT_SHA.encode())}.tar"
+    return CACHE / f"image-{_digest(base().name.encode(), *parts, VERSION.encode(), GIT_SHA.encode())}.tar"
 
 
 def built_image() -> Path:
@@ -158,4 +157,7 @@ def build() -> None:
 
 
 if __name__ == "__main__":
+    from support.containers import edgeimage  # which takes the base from here
+
     build()
+    edgeimage.make()
