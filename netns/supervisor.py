@@ -34,7 +34,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 """What is passed on to the server, which starts with them blocked and unblocks them when it can."""
 _SERVER_PREFIX = "LC_"
-_SERVER_VARIABLES = frozenset(("LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR"))
+_SERVER_VARIABLES = frozenset(("LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR", "container"))
 _RESTART_DELAYS_S = (0.05, 0.2, 1.0, 2.0)
 _STABLE_S = 30.0
 _NETD_END_S = 4.0

@@ -14,7 +14,7 @@ DRIVER: Final = "slirp.slirp4netns:Slirp4netns"
 SERVER: Final = "aero_l2.app"
 _SYSTEM_PATHS: Final = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 # What the supervisor and its children may need of ours. Settings go by a file in memory.
-_PASSED_ON: Final = frozenset(("PATH", "LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR"))
+_PASSED_ON: Final = frozenset(("PATH", "LANG", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR", "container"))
 # systemd's words to the process it started, for the supervisor alone: sd_notify(3), sd_listen_fds(3).
 OF_SYSTEMD: Final = frozenset(
     ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")

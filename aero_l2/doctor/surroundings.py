@@ -171,8 +171,8 @@ def _container(root: Path, environment: Mapping[str, str]) -> Container | None:
     """By the marks that engines leave; cgroup paths tell where those are missing."""
     if "KUBERNETES_SERVICE_HOST" in environment or (root / "var/run/secrets/kubernetes.io").exists():
         return "kubernetes"
-    if (root / "run/.containerenv").exists():
-        return "podman"
+    if (root / "run/.containerenv").exists() or environment.get("container") == "podman":
+        return "podman"  # podman 4.3 leaves the file out where /run is a tmpfs: --read-only
     if (root / ".dockerenv").exists():
         return "docker"
     groups = _text(root / "proc/self/cgroup")

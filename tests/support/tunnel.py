@@ -2,6 +2,8 @@
 proxy."""
 
 import asyncio
+import socket
+import ssl
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,13 +79,20 @@ class Tunnel:
         offered = [PROTOCOL, *([f"aero-l2-token.{credential}"] if credential is not None else [])]
         self._offered: list[Subprotocol] | None = [Subprotocol(name) for name in offered]
         self._agreed: str | None = PROTOCOL
+        self._tls: ssl.SSLContext | None = None
+
+    async def _dial(self) -> tuple[str, socket.socket]:
+        """The address to ask for, and a connection to it."""
+        sock = await asyncio.to_thread(self._namespace.connect, self._address, self._port)
+        return f"ws://{self._address}:{self._port}{self._path}", sock
 
     async def __aenter__(self) -> Self:
-        sock = await asyncio.to_thread(self._namespace.connect, self._address, self._port)
+        url, sock = await self._dial()
         try:
             self._socket: ClientConnection = await connect(
-                f"ws://{self._address}:{self._port}{self._path}",
+                url,
                 sock=sock,
+                ssl=self._tls,
                 subprotocols=self._offered,
                 additional_headers=self._headers,
                 compression=None,

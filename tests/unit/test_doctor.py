@@ -135,6 +135,11 @@ def test_container_is_known_by_its_marks(
     assert surroundings.look(tmp_path, {}).container == container
 
 
+def test_read_only_container_of_podman_is_known_by_its_environment(tmp_path: Path) -> None:
+    assert surroundings.look(tmp_path, {"container": "podman"}).container == "podman"
+    assert surroundings.look(tmp_path, {"container": "oci"}).container == "other"
+
+
 def test_distribution_decides_how_to_install(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     about = tmp_path / "etc/os-release"

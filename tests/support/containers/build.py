@@ -157,4 +157,7 @@ def build() -> None:
 
 
 if __name__ == "__main__":
+    from support.containers import edgeimage  # which takes the base from here
+
     build()
+    edgeimage.make()
