@@ -43,6 +43,7 @@ def enter_namespaces() -> None:
         set_capabilities(NETD_CAPABILITIES)
         prctl(Prctl.SET_NO_NEW_PRIVS, 1)
         prctl(Prctl.SET_CHILD_SUBREAPER, 1)
+        set_capabilities(NETD_CAPABILITIES, effective=False)  # netd has them by being root, with its exec
     except OSError as error:
         raise LaunchError(
             f"cannot make a user namespace as uid {uid}: {error.strerror}; {refusal.explain(error)}"

@@ -14,7 +14,7 @@ from netns.lines import log
 from netns.notify import Notifier
 from netns.report import Report
 from netns.stopping import StopSignals
-from netns.syscalls import Capability
+from netns.syscalls import Capability, set_capabilities
 from netns.userns import give_up_capabilities
 
 NETD_CAPABILITIES = (
@@ -274,6 +274,7 @@ def _spawn(
         for fd in descriptors:
             os.set_inheritable(fd, True)
         if not capabilities:
+            set_capabilities(NETD_CAPABILITIES)  # it takes one to give up the bounding set
             give_up_capabilities()
         os.execve(command[0], list(command), environment)
     except OSError as error:

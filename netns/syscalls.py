@@ -136,12 +136,14 @@ def drop_bounding_set(keep: Iterable[Capability] = ()) -> None:
             return  # EINVAL: one past the kernel's last capability
 
 
-def set_capabilities(keep: Iterable[Capability] = ()) -> None:
-    """Make permitted and effective set exactly ``keep``, the inheritable set empty; capset(2)."""
+def set_capabilities(keep: Iterable[Capability] = (), *, effective: bool = True) -> None:
+    """Make the permitted set exactly ``keep``, and the effective set that or nothing, the inheritable set
+    empty; capset(2)."""
     bits = sum(1 << int(capability) for capability in keep)
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0))
     low, high = bits & 0xFFFFFFFF, bits >> 32
-    data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))
+    now = (low, high) if effective else (0, 0)
+    data = ctypes.create_string_buffer(struct.pack("=6I", now[0], low, 0, now[1], high, 0))
     _check(_libc.capset(header, data), "capset")
 
 

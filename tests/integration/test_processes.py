@@ -71,6 +71,11 @@ async def test_netd_holds_four_capabilities_over_its_own_namespaces(proxy: Proxy
     assert procfs.status(netd)["NoNewPrivs"] == "1"
 
 
+async def test_supervisor_keeps_for_netd_what_it_does_not_use_itself(proxy: Proxy) -> None:
+    held = _capabilities(proxy.one("launch"))
+    assert held == {"CapInh": 0, "CapPrm": _NETD, "CapEff": 0, "CapBnd": _NETD, "CapAmb": 0}
+
+
 async def test_nat_process_is_confined(proxy: Proxy) -> None:
     async with raw_guest(proxy) as guest:
         await guest.echo(b"set up")

@@ -250,13 +250,14 @@ def test_service_user_of_an_ordinary_user_has_no_effect_and_that_is_said(checkou
 @pytest.fixture
 def tested(checkout: Checkout) -> Checkout:
     """A checkout whose tests only say how they are called; the calls that match $FAILING fail."""
-    executable(checkout.tools / "sudo", 'while [ "$1" != unshare ]; do shift; done; exec "$@"')
+    skip = "while :; do case $1 in unshare | */.venv/bin/python) break ;; esac; shift; done"
+    executable(checkout.tools / "sudo", f'{skip}; exec "$@"')
     executable(checkout.tools / "unshare", 'shift 2; exec "$@"')
     executable(checkout.tools / "ip", "true")
     executable(checkout.tools / "nproc", "echo 3")
     executable(
         checkout.root / ".venv/bin/python",
-        '[ "$2" != pytest ] || echo "$*"; case "$*" in ${FAILING:-none}) exit 1 ;; esac',
+        'case $2 in pytest | $SHOWN) echo "$*" ;; esac; case "$*" in ${FAILING:-none}) exit 1 ;; esac',
     )
     return checkout
 
@@ -288,6 +289,32 @@ def test_tests_run_side_by_side_and_what_was_picked_does_not(
 def test_a_failure_in_either_half_of_the_tests_is_one(tested: Checkout, failing: str) -> None:
     done = tested.dev("test", AERO_L2_USER="proxy", FAILING=failing)
     assert (done.returncode, len(done.stdout.splitlines())) == (1, 2), done.stderr
+
+
+BUILD = "support.containers.build"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_built"),
+    [((), True), (("tests/integration/containers",), True), (("--fast",), False), (PICKED, False)],
+)
+def test_container_image_is_built_for_the_tests_that_run_it(
+    tested: Checkout, arguments: tuple[str, ...], is_built: bool
+) -> None:
+    done = tested.dev("test", *arguments, AERO_L2_USER="proxy", SHOWN=BUILD)
+    assert done.returncode == 0, done.stderr
+    assert (f"-m {BUILD}" in done.stdout.splitlines()) == is_built
+
+
+def test_no_test_is_run_without_the_container_image(tested: Checkout) -> None:
+    done = tested.dev("test", AERO_L2_USER="proxy", FAILING=f"*{BUILD}*")
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert "the container image could not be built" in done.stderr
+
+
+def test_image_is_built_by_a_command_of_its_own(tested: Checkout) -> None:
+    done = tested.dev("image", AERO_L2_USER="proxy", SHOWN=BUILD)
+    assert (done.returncode, done.stdout) == (0, f"-m {BUILD}\n"), done.stderr
 
 
 # A mirror on which a package is found once the lists were read; "$MIRROR" keeps what was asked of it.

@@ -1,13 +1,16 @@
 """The image under Docker, with the flags of docs/containers.md and nothing more."""
 
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import addresses as at
-from support import guests, procfs
+from support import guests, images, procfs
 from support.containers import build
-from support.containers.docker import BRIDGE, UID, Box, DockerHost, least_privilege
+from support.containers.docker import BRIDGE, PORT, PROFILE, UID, Box, DockerHost, least_privilege
 from support.ns import Namespace
 from support.proxy import Role
 from support.rawguest import raw_guest
@@ -20,7 +23,8 @@ pytestmark = pytest.mark.slow
 
 _NETD = sum(1 << capability for capability in NETD_CAPABILITIES)
 _NET_BIND_SERVICE = 1 << 10
-_MOST: dict[Role, int] = {"launch": _NETD, "netd": _NETD, "nat": _NET_BIND_SERVICE}
+_PERMITTED: dict[Role, int] = {"launch": _NETD, "netd": _NETD, "nat": _NET_BIND_SERVICE}
+_EFFECTIVE: dict[Role, int] = {**_PERMITTED, "launch": 0}
 _SIZE_LIMIT = 220_000_000
 
 
@@ -30,7 +34,9 @@ def test_real_guest_gets_all_the_network_it_is_promised(box: Box) -> None:
     assert guests.checks(console) == guests.EXPECTED, f"{console}\n--- container ---\n{box.log}"
 
 
-async def test_only_netd_and_who_starts_it_hold_anything_and_over_their_own_namespace_alone(box: Box) -> None:
+async def test_no_process_but_netd_and_slirp4netns_has_a_capability_and_none_over_the_host(
+    box: Box,
+) -> None:
     async with raw_guest(box) as guest:
         await guest.echo(b"set up")
         found = box.processes()
@@ -41,7 +47,8 @@ async def test_only_netd_and_who_starts_it_hold_anything_and_over_their_own_name
             effective, permitted = int(about["CapEff"], 16), int(about["CapPrm"], 16)
             assert about["Uid"].split() == [str(UID)] * 4, role
             assert about["Gid"].split() == [str(UID)] * 4, role
-            assert (effective | permitted) & ~_MOST.get(role, 0) == 0, role
+            assert effective & ~_EFFECTIVE.get(role, 0) == 0, role
+            assert permitted & ~_PERMITTED.get(role, 0) == 0, role
             assert (about["NoNewPrivs"], about["Seccomp"]) == ("1", "2"), role
             if effective:
                 assert procfs.link_of(f"/proc/{pid}/ns/user") != procfs.link_of("/proc/self/ns/user"), role
@@ -66,7 +73,7 @@ def test_version_and_labels_are_those_of_the_build(box: Box, docker_host: Docker
 
 
 def test_it_becomes_healthy(box: Box) -> None:
-    wait_until(lambda: box.state()["Health"]["Status"] == "healthy", "the container is healthy", 30)
+    wait_until(lambda: box.state()["Health"]["Status"] == "healthy", "the container is healthy", 60)
     (last, *_) = reversed(box.state()["Health"]["Log"])
     assert last["Output"] == "/healthz of 127.0.0.1 port 8090: ok\n"
 
@@ -89,6 +96,69 @@ async def test_client_behind_the_published_port_is_seen_by_its_own_address(box: 
     """From another machine; connections of the host itself come from the bridge's address."""
     assert await _seen_as(box, box.world.other, at.HOST_PRIVATE) == at.OTHER
     assert await _seen_as(box, box.world.host, at.LOOPBACK) == BRIDGE
+
+
+@pytest.fixture
+def as_documented(docker_host: DockerHost) -> Iterator[DockerHost]:
+    """The image under the name that the documents have, and its container and volume gone afterwards."""
+    docker_host.image().tag("aero-l2", "latest")
+    yield docker_host
+    for container in docker_host.client.containers.list(all=True, filters={"name": "^/aero-l2$"}):
+        container.remove(force=True)
+    for volume in docker_host.client.volumes.list(filters={"name": "aero-l2-data"}):
+        volume.remove(force=True)
+    docker_host.client.images.remove("aero-l2:latest")
+
+
+def documented(words: str) -> str:
+    """The block of docs/containers.md that begins with these words."""
+    page = (images.REPOSITORY / "docs/containers.md").read_text()
+    (found,) = [one for one in re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S) if one.startswith(words)]
+    return str(found)
+
+
+def test_documented_commands_run_it(as_documented: DockerHost, tmp_path: Path) -> None:
+    as_documented.typed(tmp_path, documented("docker run --rm --entrypoint cat"))
+    assert (tmp_path / "seccomp-aero.json").read_bytes() == PROFILE.read_bytes()
+    (tmp_path / "key").write_text("a-key-of-the-test-0123456789")
+    (tmp_path / "key").chmod(0o400)
+    os.chown(tmp_path / "key", UID, UID)
+    as_documented.typed(tmp_path, documented("docker run --name aero-l2 --detach"))
+    container = as_documented.client.containers.get("aero-l2")
+    box = Box(as_documented.world, container, PORT)
+    box.wait_ready()
+    assert "doctor" in documented("docker exec aero-l2 aero-l2 doctor")
+    assert "all well" in as_documented.typed(tmp_path, "docker exec aero-l2 aero-l2 doctor")
+    as_documented.typed(tmp_path, "docker kill --signal HUP aero-l2 && docker stop aero-l2")
+    assert [event["level"] for event in box.events("settings reloaded")] == ["info"]
+    assert box.state()["ExitCode"] == 0
+
+
+def test_command_of_the_readme_runs_it(as_documented: DockerHost) -> None:
+    page = (images.REPOSITORY / "README.md").read_text()
+    (command,) = re.findall(r"^docker run (.*?)^```", page, re.M | re.S)
+    as_documented.typed(images.REPOSITORY, f"docker run --name aero-l2 --detach {command}")
+    box = Box(as_documented.world, as_documented.client.containers.get("aero-l2"), PORT)
+    box.wait_ready()
+    assert box.get("/l2")[0] == 400
+
+
+async def test_captures_audit_log_and_admin_socket_are_where_the_documents_have_them(
+    as_documented: DockerHost, tmp_path: Path
+) -> None:
+    create, give, run = documented("docker volume create").splitlines()
+    as_documented.typed(tmp_path, f"{create}\n{give}")
+    settings = dict(word.split("=", 1) for word in re.findall(r"--env (\S+)", run))
+    socket = {"AERO_L2_ADMIN_SOCKET": "/tmp/admin.sock"}
+    with as_documented.box({**settings, **socket}, volumes=["aero-l2-data:/data"]) as box:
+        box.wait_ready()
+        async with raw_guest(box) as guest:
+            await guest.echo(b"captured")
+            status, said = box.run("aero-l2", "top", "--once", "--json")
+            assert status == 0, said
+            assert len(json.loads(said)["sessions"]) == 1
+        assert box.run("sh", "-c", "ls /data/captures/*.pcapng")[0] == 0
+        assert box.run("grep", "-q", '"session"', settings["AERO_L2_AUDIT_LOG"])[0] == 0
 
 
 async def test_stop_closes_tunnels_with_1001_and_ends_with_0(docker_host: DockerHost) -> None:
@@ -150,4 +220,4 @@ def test_image_holds_no_compiler_no_installer_and_no_secret_and_is_small(
 def test_profile_in_the_image_is_the_one_of_the_tree(box: Box) -> None:
     status, said = box.run("cat", "/usr/share/aero-l2/seccomp-aero.json")
     assert status == 0
-    assert said == Path("deploy/seccomp-aero.json").read_text()
+    assert said == PROFILE.read_text()

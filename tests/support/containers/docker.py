@@ -7,6 +7,7 @@ machine.
 import http.client
 import json
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from docker.models.containers import Container
 from support import addresses as at
 from support import images, procfs
 from support.containers import build
-from support.containers.engine import Daemon, docker_daemon
+from support.containers.engine import Daemon, docker_daemon, search_path
 from support.proxy import Role, role_of
 from support.tunnel import Tunnel
 from support.wait import wait_until
@@ -141,7 +142,6 @@ class DockerHost:
             command,
             detach=True,
             environment={**OPEN, **(environment or {})},
-            dns=[at.NAMESERVER],
             ports={f"{PORT}/tcp": None},
             **{name: value for name, value in options.items() if value is not None},
         )
@@ -152,6 +152,22 @@ class DockerHost:
             raise
         finally:
             container.remove(force=True, v=True)
+
+    def typed(self, folder: Path, script: str) -> str:
+        """What a shell in ``folder`` prints for commands that call ``docker``; fails with what they said."""
+        environment = {"PATH": search_path(), "DOCKER_HOST": self.daemon.url, "HOME": str(folder)}
+        done = subprocess.run(
+            ["sh", "-euc", script],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
     def _published(self, container: Container) -> int:
         container.reload()
@@ -165,7 +181,9 @@ def docker_host(world: World) -> Iterator[DockerHost]:
     archive = build.built_image()
     folder = Path(tempfile.mkdtemp(prefix="aero-l2-docker-"))
     try:
-        with docker_daemon(folder, world.host.enter(), (f"--bip={BRIDGE}/24",)) as daemon:
+        with docker_daemon(
+            folder, world.host.enter(), (f"--bip={BRIDGE}/24", f"--dns={at.NAMESERVER}")
+        ) as daemon:
             daemon.run("load", "--input", str(archive))
             client = docker.DockerClient(base_url=daemon.url, version="auto", timeout=120)
             try:

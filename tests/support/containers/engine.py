@@ -92,14 +92,9 @@ def docker_daemon(folder: Path, enter: Sequence[str] = (), options: Sequence[str
     ]
     (folder / "none.json").write_text("{}")
     own = (
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--propagation",
-        "private",
+        *("setpriv", "--pdeathsig", "KILL"),  # should the test be killed
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("--propagation", "private"),
     )
     with log.open("ab") as output:
         process = subprocess.Popen(
