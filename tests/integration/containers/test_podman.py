@@ -63,7 +63,7 @@ def documented_line() -> list[str]:
     """The first `podman run` of docs/podman.md, without these two words."""
     blocks = (ROOT / "docs/podman.md").read_text().split("```sh\n")[1:]
     line = next(block.split("```")[0] for block in blocks if block.startswith("podman run "))
-    return shlex.split(line)[2:]
+    return shlex.split(line.replace("\\\n", " "))[2:]
 
 
 @pytest.fixture(scope="module")
