@@ -50,6 +50,7 @@ async def test_each_line_says_whose_it_is_and_so_does_the_task(lines: list[Any])
     one.fails("it is gone")
     closed(one)
     assert len(lines) == 4
+    assert lines[-1]["seconds"] == 1.0
     assert [{name: line[name] for name in WHO} for line in lines] == [WHO] * 4
 
 
