@@ -91,7 +91,7 @@ class Edge:
     @property
     def state(self) -> Path:
         """The folder of the certificate that it made, as seen from here."""
-        return Path(f"/proc/{self.process.pid}/root/run/state")
+        return Path(f"/proc/{self.process.pid}/root", "run/state")
 
     def workers(self) -> list[int]:
         """nginx's worker processes, also those that only finish what they have."""
