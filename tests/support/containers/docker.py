@@ -4,7 +4,6 @@ Containers reach the test's internet by the daemon's masquerading, as on any hos
 machine.
 """
 
-import http.client
 import json
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from docker.models.containers import Container
 from support import addresses as at
 from support import images, procfs
 from support.containers import build
+from support.containers.asking import get
 from support.containers.engine import Daemon, docker_daemon, search_path
 from support.proxy import Role, role_of
 from support.tunnel import Tunnel
@@ -66,17 +66,7 @@ class Box:
 
     def get(self, path: str) -> tuple[int, str]:
         """One HTTP request by the published port: status and body; (0, …) while nobody answers."""
-        connection = http.client.HTTPConnection(at.LOOPBACK, self.port, timeout=15)
-        try:
-            connection.sock = self.world.host.connect(at.LOOPBACK, self.port)
-            connection.sock.settimeout(15)
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        except (OSError, http.client.HTTPException) as error:
-            return 0, str(error)
-        finally:
-            connection.close()
+        return get(self.world.host, self.port, path)
 
     def tunnel(self) -> Tunnel:
         """A tunnel by the published port, to be opened by ``async with``."""

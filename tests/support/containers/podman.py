@@ -8,7 +8,6 @@ configuration of its own.
 
 from __future__ import annotations
 
-import http.client
 import json
 import shlex
 import shutil
@@ -20,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from support import addresses as at
 from support import procfs
+from support.containers.asking import get
 from support.containers.build import TAG, built_image
 from support.proxy import Role, role_of
 from support.stage import devices_of, make_tun
@@ -167,17 +166,7 @@ class Box:
 
     def get(self, path: str) -> tuple[int, str]:
         """One HTTP request by the published port: status and body; (0, …) while nobody answers."""
-        connection = http.client.HTTPConnection(at.LOOPBACK, self.port, timeout=15)
-        try:
-            connection.sock = self.world.host.connect(at.LOOPBACK, self.port)
-            connection.sock.settimeout(15)
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        except (OSError, http.client.HTTPException) as error:
-            return 0, str(error)
-        finally:
-            connection.close()
+        return get(self.world.host, self.port, path)
 
     def tunnel(self, headers: Mapping[str, str] | None = None) -> Tunnel:
         """A tunnel by the published port, from the host's loopback, to be opened by ``async with``."""
